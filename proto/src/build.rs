@@ -1,0 +1,63 @@
+//! Short constructors for the generated messages, so that a transaction reads like a sentence.
+
+use crate::key::Key;
+use crate::revision::Revision;
+use crate::state::{Compare, Delete, Op, Outcome, Put, Txn, compare, op, outcome};
+
+impl Compare {
+    /// The key's latest version is exactly `revision`.
+    #[must_use]
+    pub fn at(key: &Key, revision: Revision) -> Self {
+        Self { key: key.bytes().clone(), condition: Some(compare::Condition::ModRevision(revision.get())) }
+    }
+
+    /// The key does not exist.
+    #[must_use]
+    pub fn absent(key: &Key) -> Self {
+        Self { key: key.bytes().clone(), condition: Some(compare::Condition::ModRevision(0)) }
+    }
+
+    /// The key exists, at any revision.
+    #[must_use]
+    pub fn exists(key: &Key) -> Self {
+        Self { key: key.bytes().clone(), condition: Some(compare::Condition::Exists(true)) }
+    }
+}
+
+impl From<Put> for Op {
+    fn from(put: Put) -> Self {
+        Self { kind: Some(op::Kind::Put(put)) }
+    }
+}
+
+impl Op {
+    /// Deletes `key`; deleting an absent key changes nothing but takes its revision.
+    #[must_use]
+    pub fn delete(key: &Key) -> Self {
+        Self { kind: Some(op::Kind::Delete(Delete { key: key.bytes().clone() })) }
+    }
+
+    /// The key this operation writes; empty when the operation has no kind (a malformed message).
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        match &self.kind {
+            Some(op::Kind::Put(put)) => &put.key,
+            Some(op::Kind::Delete(delete)) => &delete.key,
+            None => &[],
+        }
+    }
+}
+
+impl Txn {
+    /// A transaction of `compares` and `ops`; request id and expiry are filled in by whoever proposes it.
+    #[must_use]
+    pub const fn new(compares: Vec<Compare>, ops: Vec<Op>) -> Self {
+        Self { request_id: None, expires_at_ms: 0, compares, ops }
+    }
+}
+
+impl From<outcome::Result> for Outcome {
+    fn from(result: outcome::Result) -> Self {
+        Self { result: Some(result) }
+    }
+}
