@@ -1,1 +1,9 @@
-//! x
+//! The Kubernetes object model as data: kinds, types, decoding, defaults and patches, all driven by one table.
+//!
+//! Pure: no IO, no clock, no randomness, no async. It must not know how objects are stored, replicated or served over HTTP.
+#![forbid(unsafe_code)]
+#![deny(clippy::float_arithmetic, clippy::cast_possible_truncation, clippy::indexing_slicing)]
+
+pub mod kind;
+pub mod registry;
+pub mod schema;
