@@ -61,3 +61,9 @@ impl From<outcome::Result> for Outcome {
         Self { result: Some(result) }
     }
 }
+
+impl From<Txn> for crate::state::Command {
+    fn from(txn: Txn) -> Self {
+        Self { kind: Some(crate::state::command::Kind::Txn(txn)) }
+    }
+}

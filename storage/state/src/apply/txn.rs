@@ -1,0 +1,164 @@
+//! Transactions: compare, then change, all or nothing, exactly once.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quilt_proto::state::{Applied, Expired, Put, Rejected, compare, op, outcome};
+use quilt_proto::{Compare, Key, Op, Outcome, Record, Revision, Txn};
+
+use crate::apply::change;
+use crate::limits::{TXN_BYTES_MAX, TXN_COMPARES_MAX, TXN_OPS_MAX, VALUE_BYTES_MAX};
+use crate::machine::{ApplyError, Facts};
+use crate::pending::Pending;
+use crate::session::Seen;
+use crate::store::Store;
+
+pub(super) fn apply<S: Store + ?Sized>(
+    facts: &mut Facts,
+    pending: &mut Pending<'_, S>,
+    txn: &Txn,
+) -> Result<Outcome, ApplyError> {
+    if let Some(id) = txn.request_id {
+        match facts.sessions.seen(id.session, id.sequence) {
+            Seen::New => {}
+            Seen::Answered(outcome) => return Ok(outcome.clone()),
+            Seen::Gone => return Ok(invalid("request id of a closed session, or already acknowledged")),
+        }
+    }
+    let outcome = run(facts, pending, txn)?;
+    if let Some(id) = txn.request_id {
+        facts.sessions.record(pending, id.session, id.sequence, &outcome);
+    }
+    Ok(outcome)
+}
+
+fn invalid(text: impl Into<String>) -> Outcome {
+    outcome::Result::Invalid(text.into()).into()
+}
+
+fn run<S: Store + ?Sized>(facts: &mut Facts, pending: &mut Pending<'_, S>, txn: &Txn) -> Result<Outcome, ApplyError> {
+    if txn.expires_at_ms != 0 && facts.cluster_time_ms >= txn.expires_at_ms {
+        return Ok(outcome::Result::Expired(Expired {}).into());
+    }
+    let keys = match check(facts, txn) {
+        Ok(keys) => keys,
+        Err(text) => return Ok(invalid(text)),
+    };
+    for (index, compare) in txn.compares.iter().enumerate() {
+        let found = live(facts, pending.head(&compare.key)?).map_or(0, |record| record.mod_revision);
+        let holds = match compare.condition {
+            Some(compare::Condition::ModRevision(wanted)) => found == wanted,
+            Some(compare::Condition::Exists(wanted)) => (found != 0) == wanted,
+            None => false,
+        };
+        if !holds {
+            let compare = u32::try_from(index).unwrap_or(u32::MAX);
+            return Ok(outcome::Result::Rejected(Rejected { compare, mod_revision: found }).into());
+        }
+    }
+    let first = facts.revision.next();
+    let last = Revision::new(facts.revision.get() + u64::try_from(keys.len()).unwrap_or(u64::MAX));
+    for (op, key) in txn.ops.iter().zip(&keys) {
+        facts.revision = facts.revision.next();
+        match &op.kind {
+            Some(op::Kind::Put(put)) => self::put(facts, pending, key, put, last)?,
+            Some(op::Kind::Delete(_)) => {
+                if let Some(previous) = pending.head(key.bytes())? {
+                    change(pending, key, facts.revision, last, Some(previous), None);
+                }
+            }
+            None => return Err(ApplyError::Broken("an operation without kind passed the check")),
+        }
+    }
+    Ok(outcome::Result::Applied(Applied { first_revision: first.get(), last_revision: last.get() }).into())
+}
+
+/// An expired key counts as absent at once, swept or not.
+fn live(facts: &Facts, head: Option<Arc<Record>>) -> Option<Arc<Record>> {
+    head.filter(|record| record.expires_at_ms == 0 || record.expires_at_ms > facts.cluster_time_ms)
+}
+
+fn put<S: Store + ?Sized>(
+    facts: &Facts,
+    pending: &mut Pending<'_, S>,
+    key: &Key,
+    put: &Put,
+    txn_end: Revision,
+) -> Result<(), ApplyError> {
+    let previous = pending.head(key.bytes())?;
+    let revision = facts.revision;
+    let create_revision = live(facts, previous.clone()).map_or_else(|| revision.get(), |record| record.create_revision);
+    let record = Record {
+        create_revision,
+        mod_revision: revision.get(),
+        value: splice(&put.value, put.splice_at, revision),
+        splice_at: put.splice_at,
+        sealed: put.sealed.clone(),
+        expires_at_ms: if put.ttl_ms == 0 { 0 } else { facts.cluster_time_ms.saturating_add(put.ttl_ms) },
+        tags: put.tags.clone(),
+    };
+    change(pending, key, revision, txn_end, previous, Some(Arc::new(record)));
+    Ok(())
+}
+
+/// Inserts the decimal revision at `at`; 0 = nowhere.
+fn splice(value: &Bytes, at: u32, revision: Revision) -> Bytes {
+    let at = usize::try_from(at).unwrap_or(usize::MAX);
+    match (at, value.split_at_checked(at)) {
+        (0, _) | (_, None) => value.clone(),
+        (_, Some((head, tail))) => [head, revision.to_string().as_bytes(), tail].concat().into(),
+    }
+}
+
+/// Limits, well-formed keys, one cluster (or the tenant range) only, no cluster that was dropped.
+fn check(facts: &Facts, txn: &Txn) -> Result<Vec<Key>, String> {
+    if txn.ops.len() > TXN_OPS_MAX || txn.compares.len() > TXN_COMPARES_MAX {
+        return Err(format!(
+            "transaction of {} operations and {} compares is over the limit of {TXN_OPS_MAX} and {TXN_COMPARES_MAX}",
+            txn.ops.len(),
+            txn.compares.len()
+        ));
+    }
+    let mut bytes = 0_usize;
+    for op in &txn.ops {
+        match &op.kind {
+            Some(op::Kind::Put(put)) => {
+                let size = put.value.len() + put.sealed.len();
+                if size > VALUE_BYTES_MAX {
+                    return Err(format!("object of {size} bytes is over the limit of {VALUE_BYTES_MAX} bytes"));
+                }
+                if usize::try_from(put.splice_at).unwrap_or(usize::MAX) > put.value.len() {
+                    return Err("splice_at lies outside the value".into());
+                }
+                bytes += size;
+            }
+            Some(op::Kind::Delete(_)) => {}
+            None => return Err("operation without kind".into()),
+        }
+    }
+    if bytes > TXN_BYTES_MAX {
+        return Err(format!("transaction of {bytes} bytes is over the limit of {TXN_BYTES_MAX} bytes"));
+    }
+    let parse = |bytes: &Bytes| Key::from_bytes(bytes.clone()).map_err(|error| error.to_string());
+    let keys = txn.ops.iter().map(|op| parse(op_key(op))).collect::<Result<Vec<_>, _>>()?;
+    let compared = txn.compares.iter().map(|Compare { key, .. }| parse(key)).collect::<Result<Vec<_>, _>>()?;
+    let mut clusters = keys.iter().chain(&compared).map(|key| key.parts().cluster);
+    if let Some(first) = clusters.next() {
+        if let Some(other) = clusters.find(|cluster| *cluster != first) {
+            return Err(format!("transaction touches two clusters: '{first}' and '{other}'"));
+        }
+        if facts.dropped.contains(first) {
+            return Err(format!("cluster '{first}' was deleted"));
+        }
+    }
+    Ok(keys)
+}
+
+const fn op_key(op: &Op) -> &Bytes {
+    static EMPTY: Bytes = Bytes::new();
+    match &op.kind {
+        Some(op::Kind::Put(put)) => &put.key,
+        Some(op::Kind::Delete(delete)) => &delete.key,
+        None => &EMPTY,
+    }
+}

@@ -1,0 +1,123 @@
+//! [`Store`]: the one way out of the state machine. An ordered key-value store with one atomic batch.
+//!
+//! RocksDB and the simulated disk implement it elsewhere; [`crate::MemoryStore`] implements it here. The trait knows
+//! families and bytes, nothing of keys, records or revisions.
+
+use bytes::Bytes;
+
+/// A named, separately ordered part of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// `key ‖ !revision` → record, or nothing for a tombstone. The newest version of a key comes first.
+    Versions,
+    /// `cluster ‖ 0 ‖ revision` → change. What a watch reads to catch up.
+    Changes,
+    /// `expiry ‖ key` → nothing. What is due, in the order it is swept.
+    Expiry,
+    /// `session` → session, `session ‖ sequence` → outcome. Exactly-once memory.
+    Sessions,
+    /// The machine's own row, history floors, dropped clusters.
+    Meta,
+}
+
+impl Family {
+    /// All families, in a fixed order.
+    pub const ALL: [Self; 5] = [Self::Versions, Self::Changes, Self::Expiry, Self::Sessions, Self::Meta];
+
+    /// The family's name on disk; never changed.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Versions => "versions",
+            Self::Changes => "changes",
+            Self::Expiry => "expiry",
+            Self::Sessions => "sessions",
+            Self::Meta => "meta",
+        }
+    }
+}
+
+/// The store failed. The replica stops: an entry is never skipped.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("state store: {0}")]
+pub struct StoreError(pub String);
+
+/// What a scan does after a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Go to the next row.
+    Next,
+    /// Go on at the first row at or after this key, which lies ahead.
+    Seek(Vec<u8>),
+    /// Enough.
+    Stop,
+}
+
+/// One row's change within a [`Batch`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// Where.
+    pub family: Family,
+    /// Which row.
+    pub key: Bytes,
+    /// Its new value; `None` deletes it.
+    pub value: Option<Bytes>,
+}
+
+/// Rows that change together or not at all. Later writes of the same row win.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// In the order they were made.
+    pub writes: Vec<Write>,
+}
+
+impl Batch {
+    /// Sets a row.
+    pub fn put(&mut self, family: Family, key: impl Into<Bytes>, value: impl Into<Bytes>) {
+        self.writes.push(Write { family, key: key.into(), value: Some(value.into()) });
+    }
+
+    /// Deletes a row, present or not.
+    pub fn delete(&mut self, family: Family, key: impl Into<Bytes>) {
+        self.writes.push(Write { family, key: key.into(), value: None });
+    }
+}
+
+/// An ordered key-value store. All calls are synchronous; no cursor outlives a call.
+pub trait Store: Send + Sync + 'static {
+    /// One row.
+    ///
+    /// # Errors
+    /// The store could not be read, or a checksum did not match.
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+
+    /// Visits rows with `from <= key < to` in ascending order until the visitor stops.
+    ///
+    /// # Errors
+    /// As [`Store::get`]; rows already visited stand.
+    fn scan(
+        &self,
+        family: Family,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Step,
+    ) -> Result<(), StoreError>;
+
+    /// Applies a batch atomically. Readers see all of it or nothing.
+    ///
+    /// # Errors
+    /// Nothing was applied.
+    fn write(&self, batch: &Batch) -> Result<(), StoreError>;
+
+    /// Makes everything written so far survive a crash.
+    ///
+    /// # Errors
+    /// Durability is unknown; the caller stops.
+    fn flush(&self) -> Result<(), StoreError>;
+
+    /// The value of a row as it would be read after a crash now.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    fn persisted(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+}
