@@ -4,6 +4,14 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::float_arithmetic, clippy::cast_possible_truncation, clippy::indexing_slicing)]
 
+pub mod canonical;
+pub mod int_or_string;
 pub mod kind;
+pub mod names;
+pub mod place;
+pub mod quantity;
 pub mod registry;
 pub mod schema;
+pub mod select;
+pub mod status;
+pub mod validate;
