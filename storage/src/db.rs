@@ -1,0 +1,149 @@
+//! How the two databases are opened: every RocksDB option of the product, with its reason. Knows no row.
+
+use std::path::Path;
+
+use quilt_state::Family;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, LogLevel, Options,
+};
+
+use crate::family::access;
+
+/// Memory by name (architecture D6). Whatever is not named here is small.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Entries written to the log and not yet in its files.
+    pub log_memtable_bytes: usize,
+    /// Newest log entries kept decoded for replication and apply.
+    pub log_tail_bytes: usize,
+    /// Rows written to the state and not yet in its files.
+    pub state_memtable_bytes: usize,
+    /// Blocks of both databases.
+    pub block_cache_bytes: usize,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            log_memtable_bytes: 32 << 20,
+            log_tail_bytes: 16 << 20,
+            state_memtable_bytes: 48 << 20,
+            block_cache_bytes: 48 << 20,
+        }
+    }
+}
+
+/// Files held open at once by each database: well below the usual limit of 1,024 of a process.
+const OPEN_FILES_MAX: i32 = 256;
+
+/// RocksDB's own diagnostic log, per file; two are kept.
+const DIAGNOSTIC_BYTES_MAX: usize = 1 << 20;
+
+/// Size of one file on disk: a snapshot is sent by files, and an unchanged one is not sent again.
+const FILE_BYTES: u64 = 64 << 20;
+
+/// Opens the database of the raft log.
+pub(crate) fn open_log(dir: &Path, memory: &Memory) -> Result<DB, rocksdb::Error> {
+    let mut options = base();
+    options.create_if_missing(true);
+    options.set_block_based_table_factory(&blocks(16 << 10, None));
+    // Two memtables share the budget: one is filled while the other is written out.
+    options.set_write_buffer_size(memory.log_memtable_bytes / 2);
+    options.set_max_write_buffer_number(2);
+    options.set_target_file_size_base(FILE_BYTES);
+    options.set_max_bytes_for_level_base(4 * FILE_BYTES);
+    // An unfinished last record is what a crash leaves and is cut off; a damaged record with others behind it is
+    // corruption, and then the log does not open.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    DB::open(&options, dir)
+}
+
+/// Blocks of the state, shared by every database that is the state in turn.
+pub(crate) fn block_cache(memory: &Memory) -> Cache {
+    Cache::new_lru_cache(memory.block_cache_bytes)
+}
+
+/// Whether a database of the state may come into being.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// It is made when it is not there.
+    Create,
+    /// It has to be there.
+    Required,
+}
+
+/// Opens a database of the state. It has no write-ahead log: the raft log is one.
+pub(crate) fn open_state(dir: &Path, memory: &Memory, cache: &Cache, presence: Presence) -> Result<DB, rocksdb::Error> {
+    let mut options = base();
+    options.create_if_missing(presence == Presence::Create);
+    options.create_missing_column_families(presence == Presence::Create);
+    // A crash must leave all families at one point, since no log evens them out.
+    options.set_atomic_flush(true);
+    options.set_db_write_buffer_size(memory.state_memtable_bytes);
+    DB::open_cf_descriptors(&options, dir, families(memory, cache))
+}
+
+/// Opens a database of the state, or a checkpoint of one, for reading only.
+pub(crate) fn open_state_read_only(dir: &Path, memory: &Memory) -> Result<DB, rocksdb::Error> {
+    let cache = Cache::new_lru_cache(READ_ONLY_CACHE_BYTES);
+    DB::open_cf_descriptors_read_only(&base(), dir, families(memory, &cache), false)
+}
+
+/// Opens the log for reading only.
+pub(crate) fn open_log_read_only(dir: &Path) -> Result<DB, rocksdb::Error> {
+    DB::open_for_read_only(&base(), dir, false)
+}
+
+/// Enough for one row, or for a scan that reads each block once.
+const READ_ONLY_CACHE_BYTES: usize = 1 << 20;
+
+fn families(memory: &Memory, cache: &Cache) -> Vec<ColumnFamilyDescriptor> {
+    let mut families = vec![ColumnFamilyDescriptor::new(rocksdb::DEFAULT_COLUMN_FAMILY_NAME, base())];
+    for family in Family::ALL {
+        let mut options = base();
+        options.set_block_based_table_factory(&blocks(access(family).block_bytes(), Some(cache)));
+        // The budget is the database's as a whole; no family is written out alone.
+        options.set_write_buffer_size(memory.state_memtable_bytes);
+        options.set_max_write_buffer_number(3);
+        options.set_target_file_size_base(FILE_BYTES);
+        options.set_max_bytes_for_level_base(4 * FILE_BYTES);
+        options.set_level_compaction_dynamic_level_bytes(true);
+        families.push(ColumnFamilyDescriptor::new(family.name(), options));
+    }
+    families
+}
+
+fn base() -> Options {
+    let mut options = Options::default();
+    options.set_paranoid_checks(true);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_max_open_files(OPEN_FILES_MAX);
+    options.set_max_background_jobs(2);
+    // Small arenas: an idle family costs kilobytes, not a megabyte.
+    options.set_arena_block_size(256 << 10);
+    // Written out in steps, so that a sync of the log does not wait behind a whole file of dirty pages.
+    options.set_bytes_per_sync(1 << 20);
+    options.set_log_level(LogLevel::Warn);
+    options.set_max_log_file_size(DIAGNOSTIC_BYTES_MAX);
+    options.set_keep_log_file_num(2);
+    // Nobody reads them, and they wake an idle process.
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    options
+}
+
+fn blocks(block_bytes: usize, cache: Option<&Cache>) -> BlockBasedOptions {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_size(block_bytes);
+    blocks.set_format_version(5);
+    match cache {
+        Some(cache) => {
+            blocks.set_block_cache(cache);
+            blocks.set_cache_index_and_filter_blocks(true);
+            blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        }
+        // The log is read once, in order; its newest entries are kept decoded anyway.
+        None => blocks.disable_cache(),
+    }
+    blocks
+}

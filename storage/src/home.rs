@@ -1,0 +1,274 @@
+//! [`Home`]: the data directory of one replica, opened as a whole.
+//!
+//! ```text
+//! LOCK            held while a process uses the directory
+//! identity        format, control plane, replica, epoch
+//! log/            the raft log
+//! state/CURRENT   the name of the state in use
+//! state/<n>/      the state; any other number is a left-over and removed
+//! snapshots/<id>/ the newest snapshot
+//! incoming/       pieces of a snapshot on its way in
+//! ```
+//!
+//! Knows where things are, not what is in them.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use prost::Message;
+use quilt_proto::state::MachineState;
+use quilt_state::{Family, Store, StoreError};
+
+use crate::db::{self, Memory, Presence};
+use crate::files;
+use crate::format::{self, FormatError, Identity, Stored};
+use crate::log::{LogEngine, LogError, RocksLog};
+use crate::snapshot::{SnapshotError, Snapshots};
+use crate::state::{RocksStore, failed};
+
+/// What went wrong while a data directory was opened.
+#[derive(Debug, thiserror::Error)]
+pub enum HomeError {
+    /// The directory is of another format or somebody else's.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// The raft log does not open.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The state does not open.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The snapshots cannot be taken over.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// Another process uses the directory.
+    #[error("{0} is in use by another process: stop it, or choose another data directory")]
+    InUse(PathBuf),
+    /// Others may read the directory.
+    #[error("{dir} can be read by others (mode {mode:o}): run chmod 700 {dir}")]
+    Mode {
+        /// The directory.
+        dir: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Parts of the data are missing.
+    #[error(
+        "{dir} is not whole: {reason}; remove this replica from the control plane and join with an empty directory"
+    )]
+    Damaged {
+        /// The directory.
+        dir: PathBuf,
+        /// What is missing.
+        reason: String,
+    },
+    /// A file or directory could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The data directory of one replica, in use.
+pub struct Home {
+    /// The raft log.
+    pub log: Arc<RocksLog>,
+    /// The state machine's store.
+    pub state: RocksStore,
+    /// Its snapshots.
+    pub snapshots: Snapshots,
+    dir: PathBuf,
+    stored: Stored,
+    /// Released last.
+    _lock: File,
+}
+
+impl std::fmt::Debug for Home {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Home").field("dir", &self.dir).field("identity", &self.stored.identity).finish_non_exhaustive()
+    }
+}
+
+impl Home {
+    /// Opens a data directory with the usual memory, making it when it is not there.
+    ///
+    /// # Errors
+    /// See [`HomeError`]. Nothing is changed in a directory that is somebody else's.
+    pub fn open(dir: &Path, identity: Identity) -> Result<Self, HomeError> {
+        Self::open_with(dir, identity, Memory::default())
+    }
+
+    /// As [`Home::open`], with other memory budgets.
+    ///
+    /// # Errors
+    /// As [`Home::open`].
+    pub fn open_with(dir: &Path, identity: Identity, memory: Memory) -> Result<Self, HomeError> {
+        let lock = lock(dir)?;
+        let log_dir = dir.join("log");
+        let stored = match format::read(dir)? {
+            Some(stored) => {
+                format::expect(dir, &stored, &identity)?;
+                stored
+            }
+            None if log_dir.exists() => {
+                return Err(HomeError::Damaged { dir: dir.into(), reason: "its identity file is missing".into() });
+            }
+            None => {
+                let stored = Stored { identity, epoch: 0 };
+                format::write(dir, &stored)?;
+                stored
+            }
+        };
+        let cache = db::block_cache(&memory);
+        let state_dir = current_state(dir, &log_dir)?;
+        let state = db::open_state(&state_dir, &memory, &cache, Presence::Create).map_err(failed)?;
+        let state = RocksStore::new(state);
+        files::create_dir(&log_dir).map_err(io_error(&log_dir))?;
+        files::sync_dir(dir).map_err(io_error(dir))?;
+        let log = Arc::new(RocksLog::open(&log_dir, &memory)?);
+        check_together(dir, &*log, &state)?;
+        let snapshots = Snapshots::open(dir, stored.clone(), memory, cache, state.clone())?;
+        Ok(Self { log, state, snapshots, dir: dir.to_owned(), stored, _lock: lock })
+    }
+
+    /// Whose data a directory holds; nothing when it holds none yet. Does not need the lock.
+    ///
+    /// # Errors
+    /// The identity file cannot be read or is of a newer format.
+    pub fn identity_of(dir: &Path) -> Result<Option<Identity>, HomeError> {
+        Ok(format::read(dir)?.map(|stored| stored.identity))
+    }
+
+    /// Whose data this is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.stored.identity
+    }
+
+    /// How often the control plane was restored; replicas of an older epoch are fenced.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.stored.epoch
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> HomeError + use<> {
+    let path = path.to_owned();
+    move |source| HomeError::Io { path, source }
+}
+
+/// Takes the directory for this process.
+fn lock(dir: &Path) -> Result<File, HomeError> {
+    if let Some(parent) = dir.parent() {
+        std::fs::create_dir_all(parent).map_err(io_error(parent))?;
+    }
+    files::create_dir(dir).map_err(io_error(dir))?;
+    let mode = std::fs::metadata(dir).map_err(io_error(dir))?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        // Made by hand for us and still empty: ours to close. With data in it somebody has opened it.
+        if !files::names(dir).map_err(io_error(dir))?.is_empty() {
+            return Err(HomeError::Mode { dir: dir.into(), mode });
+        }
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).map_err(io_error(dir))?;
+    }
+    let path = dir.join("LOCK");
+    let lock = files::create_file(&path).map_err(io_error(&path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(HomeError::InUse(dir.into())),
+        Err(TryLockError::Error(source)) => Err(HomeError::Io { path, source }),
+    }
+}
+
+fn states(home: &Path) -> PathBuf {
+    home.join("state")
+}
+
+fn pointer(home: &Path) -> PathBuf {
+    states(home).join("CURRENT")
+}
+
+fn state_name(number: u64) -> String {
+    format!("{number:010}")
+}
+
+/// The directory of the state in use. Removes what an interrupted install left.
+fn current_state(home: &Path, log_dir: &Path) -> Result<PathBuf, HomeError> {
+    let states = states(home);
+    files::create_dir(&states).map_err(io_error(&states))?;
+    let path = pointer(home);
+    let name = match files::read_if_present(&path).map_err(io_error(&path))? {
+        Some(content) => {
+            let name = String::from_utf8_lossy(&content).trim().to_owned();
+            if name.parse::<u64>().is_err() || !states.join(&name).is_dir() {
+                let reason = format!("state/CURRENT names {name:?}, which is not there");
+                return Err(HomeError::Damaged { dir: home.into(), reason });
+            }
+            name
+        }
+        // The log is made after the pointer: without a log this is a first start, perhaps the second try of one.
+        None if !log_dir.exists() => {
+            let name = state_name(1);
+            let dir = states.join(&name);
+            files::remove_dir(&dir).map_err(io_error(&dir))?;
+            files::create_dir(&dir).map_err(io_error(&dir))?;
+            point_to_state(home, &name).map_err(io_error(&path))?;
+            name
+        }
+        None => {
+            return Err(HomeError::Damaged { dir: home.into(), reason: "state/CURRENT is missing".into() });
+        }
+    };
+    for other in files::names(&states).map_err(io_error(&states))? {
+        let dir = states.join(&other);
+        if other != name && dir.is_dir() {
+            tracing::info!(dir = %dir.display(), "removing a state that is not in use");
+            files::remove_dir(&dir).map_err(io_error(&dir))?;
+        }
+    }
+    Ok(states.join(name))
+}
+
+/// Name and directory for a state that is to replace the one in use.
+pub(crate) fn next_state(home: &Path) -> io::Result<(String, PathBuf)> {
+    let states = states(home);
+    let highest = files::names(&states)?.iter().filter_map(|name| name.parse::<u64>().ok()).max();
+    let name = state_name(highest.unwrap_or(0) + 1);
+    let dir = states.join(&name);
+    Ok((name, dir))
+}
+
+/// Makes a state the one in use, as one step.
+pub(crate) fn point_to_state(home: &Path, name: &str) -> io::Result<()> {
+    files::sync_dir(&states(home))?;
+    files::replace(&pointer(home), format!("{name}\n").as_bytes())
+}
+
+/// The state must reach up to where the log begins; between them nothing can be replayed.
+fn check_together(dir: &Path, log: &dyn LogEngine, state: &RocksStore) -> Result<(), HomeError> {
+    let Some(purged) = log.bounds().purged else { return Ok(()) };
+    let row = state.get(Family::Meta, quilt_state::row::MACHINE)?.unwrap_or_default();
+    let machine =
+        MachineState::decode(row).map_err(|error| StoreError(format!("the machine's row does not decode: {error}")))?;
+    if machine.applied_index >= purged.index {
+        return Ok(());
+    }
+    let reason = format!(
+        "its state ends at log entry {}, and its log begins behind entry {}",
+        machine.applied_index, purged.index
+    );
+    Err(HomeError::Damaged { dir: dir.into(), reason })
+}

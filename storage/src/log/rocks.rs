@@ -1,0 +1,404 @@
+//! [`RocksLog`]: the log in a RocksDB database, with one writer thread. Knows no RocksDB option; those are in `db`.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use rocksdb::{DB, Direction, IteratorMode, ReadOptions};
+
+use super::record::{COMMITTED, ENTRIES_END, PURGED, Placed, VOTE, decode_entry, decode_purge, entry_index, entry_key};
+use super::view::View;
+use super::writer::{Change, Sync, Write, Writer, take_group};
+use super::{Bounds, Completion, LogEngine, LogError, LogPosition, LogRecord};
+use crate::db::Memory;
+
+/// The durable log of one replica.
+pub struct RocksLog {
+    inner: Arc<Inner>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Inner {
+    db: Arc<DB>,
+    shared: Mutex<Shared>,
+    work: Condvar,
+    syncs: AtomicU64,
+    tail_bytes_max: u64,
+}
+
+struct Shared {
+    view: View,
+    queue: VecDeque<Write>,
+    /// Number of the newest write, and of the newest one that is in the database.
+    enqueued: u64,
+    written: u64,
+    pending_bytes: u64,
+    stopped: Option<Arc<str>>,
+    closing: bool,
+}
+
+impl RocksLog {
+    /// Opens the log in `dir`, creating it when it is not there, and starts its writer.
+    ///
+    /// # Errors
+    /// The database does not open, or its content has a hole or a damaged record.
+    pub fn open(dir: &Path, memory: &Memory) -> Result<Self, LogError> {
+        let db = crate::db::open_log(dir, memory).map_err(|error| LogError::Open(error.to_string()))?;
+        Self::start(Arc::new(db), memory)
+    }
+
+    fn start(db: Arc<DB>, memory: &Memory) -> Result<Self, LogError> {
+        let view = load(&db)?;
+        let inner = Arc::new(Inner {
+            db: db.clone(),
+            shared: Mutex::new(Shared {
+                view,
+                queue: VecDeque::new(),
+                enqueued: 0,
+                written: 0,
+                pending_bytes: 0,
+                stopped: None,
+                closing: false,
+            }),
+            work: Condvar::new(),
+            syncs: AtomicU64::new(0),
+            tail_bytes_max: memory.log_tail_bytes as u64,
+        });
+        let of_writer = inner.clone();
+        let thread = std::thread::Builder::new()
+            .name("log-writer".into())
+            .spawn(move || of_writer.run(Writer::new(db)))
+            .map_err(|error| LogError::Open(format!("cannot start the writer: {error}")))?;
+        Ok(Self { inner, thread: Some(thread) })
+    }
+}
+
+impl Drop for RocksLog {
+    fn drop(&mut self) {
+        self.inner.shared.lock().closing = true;
+        self.inner.work.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // A completion may hold the last handle: then the writer is the one that drops it, and cannot wait for itself.
+            if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+                tracing::error!("the log writer panicked");
+            }
+        }
+    }
+}
+
+/// Reads both ends of a log and what is kept beside the entries.
+fn load(db: &DB) -> Result<View, LogError> {
+    let row = |key: &[u8]| db.get(key).map_err(read_error);
+    let purged = row(PURGED)?.map(|bytes| decode_purge(&bytes)).transpose()?;
+    let first = entry_from(db, IteratorMode::From(&entry_key(0), Direction::Forward))?;
+    let last = entry_from(db, IteratorMode::From(&ENTRIES_END, Direction::Reverse))?;
+    if let (Some((upto, _)), Some(first)) = (purged, &first)
+        && first.record.index != upto.index + 1
+    {
+        return Err(LogError::Hole { expected: upto.index + 1, found: first.record.index });
+    }
+    let mut view = View::opened(purged, first.map(|placed| placed.record.index), last.as_ref());
+    view.vote = row(VOTE)?.map(Bytes::from);
+    view.committed = row(COMMITTED)?.map(Bytes::from);
+    Ok(view)
+}
+
+/// Reads every entry of a log and says how many there are.
+///
+/// # Errors
+/// An entry is damaged, or one is missing between others.
+pub(crate) fn check_entries(db: &DB) -> Result<u64, LogError> {
+    let view = load(db)?;
+    let mut expected = view.first();
+    for row in db.iterator(IteratorMode::From(&entry_key(0), Direction::Forward)) {
+        let (key, value) = row.map_err(read_error)?;
+        let Some(index) = entry_index(&key) else { break };
+        if index != expected {
+            return Err(LogError::Hole { expected, found: index });
+        }
+        decode_entry(index, &value)?;
+        expected += 1;
+    }
+    Ok(expected - view.first())
+}
+
+/// The first entry a cursor meets.
+fn entry_from(db: &DB, mode: IteratorMode<'_>) -> Result<Option<Placed>, LogError> {
+    match db.iterator(mode).next().transpose().map_err(read_error)? {
+        Some((key, value)) => entry_index(&key).map(|index| decode_entry(index, &value)).transpose(),
+        None => Ok(None),
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the shape of map_err")]
+fn read_error(error: rocksdb::Error) -> LogError {
+    LogError::Read(error.to_string())
+}
+
+impl Inner {
+    /// The writer's thread: groups until closed and drained, or until a write fails.
+    fn run(&self, mut writer: Writer) {
+        while let Some(group) = self.next_group() {
+            let result = writer.write(&group);
+            let mut shared = self.shared.lock();
+            let written = match result {
+                Ok(sync) => {
+                    if sync == Sync::Done {
+                        self.syncs.fetch_add(1, Ordering::Relaxed);
+                    }
+                    shared.written = group.last().map_or(shared.written, |write| write.number);
+                    shared.pending_bytes -= group.iter().map(|write| write.change.size()).sum::<u64>();
+                    let written = shared.written;
+                    shared.view.evict(written, self.tail_bytes_max);
+                    drop(shared);
+                    Ok(())
+                }
+                Err(reason) => {
+                    tracing::error!(reason, "a write of the raft log failed; the replica has to stop");
+                    let reason: Arc<str> = reason.into();
+                    shared.stopped = Some(reason.clone());
+                    let waiting = std::mem::take(&mut shared.queue);
+                    drop(shared);
+                    finish(group, &Err(LogError::Stopped(reason.clone())));
+                    finish(waiting, &Err(LogError::Stopped(reason)));
+                    return;
+                }
+            };
+            finish(group, &written);
+        }
+    }
+
+    fn next_group(&self) -> Option<Vec<Write>> {
+        let mut shared = self.shared.lock();
+        while shared.queue.is_empty() {
+            if shared.closing {
+                return None;
+            }
+            self.work.wait(&mut shared);
+        }
+        Some(take_group(&mut shared.queue))
+    }
+
+    /// Orders a change: what `prepare` does to the view and what it hands to the writer is one step.
+    fn enqueue(&self, done: Option<Completion>, prepare: impl FnOnce(&mut Shared, u64) -> Result<Change, LogError>) {
+        let mut shared = self.shared.lock();
+        let number = shared.enqueued + 1;
+        let prepared = match &shared.stopped {
+            Some(reason) => Err(LogError::Stopped(reason.clone())),
+            None => prepare(&mut shared, number),
+        };
+        match prepared {
+            Ok(change) => {
+                shared.enqueued = number;
+                shared.pending_bytes += change.size();
+                shared.queue.push_back(Write { number, change, done });
+                drop(shared);
+                self.work.notify_one();
+            }
+            Err(error) => {
+                drop(shared);
+                if let Some(done) = done {
+                    done(Err(error));
+                }
+            }
+        }
+    }
+
+    fn stored(&self, index: u64) -> Result<Placed, LogError> {
+        let bytes = self.db.get_pinned(entry_key(index)).map_err(read_error)?;
+        let bytes =
+            bytes.ok_or_else(|| LogError::Damaged { what: index.to_string(), reason: "it is not stored".into() })?;
+        decode_entry(index, &bytes)
+    }
+
+    /// Entries from the database, up to a byte limit beyond the first.
+    fn stored_range(&self, range: Range<u64>, max_bytes: u64) -> Result<(Vec<LogRecord>, End), LogError> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(entry_key(range.end));
+        // A replica catching up reads each entry once; that must not push the state out of the cache.
+        options.fill_cache(false);
+        let mode = IteratorMode::From(&entry_key(range.start), Direction::Forward);
+        let mut records = Vec::new();
+        let (mut next, mut bytes) = (range.start, 0);
+        for row in self.db.iterator_opt(mode, options) {
+            let (key, value) = row.map_err(read_error)?;
+            if entry_index(&key) != Some(next) {
+                break;
+            }
+            let placed = decode_entry(next, &value)?;
+            bytes += placed.record.size();
+            if bytes > max_bytes && !records.is_empty() {
+                return Ok((records, End::Bytes));
+            }
+            next += 1;
+            records.push(placed.record);
+        }
+        Ok((records, End::Rows))
+    }
+
+    /// Entries of a range up to a byte limit beyond the first. What is not decoded comes from the database, read
+    /// without the lock.
+    fn read_range(&self, range: &Range<u64>, max_bytes: u64) -> Result<Vec<LogRecord>, LogError> {
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        loop {
+            let shared = self.shared.lock();
+            if let Some(reason) = &shared.stopped {
+                return Err(LogError::Stopped(reason.clone()));
+            }
+            shared.view.check_range(range)?;
+            let truncations = shared.view.truncations;
+            let decoded_from = shared.view.decoded_from().clamp(range.start, range.end);
+            let decoded = shared.view.decoded(decoded_from..range.end, max_bytes);
+            drop(shared);
+            if decoded_from == range.start {
+                return Ok(decoded);
+            }
+            let (mut records, end) = self.stored_range(range.start..decoded_from, max_bytes)?;
+            let shared = self.shared.lock();
+            // The log may have been cut meanwhile; then the two parts need not belong together.
+            if shared.view.truncations != truncations {
+                continue;
+            }
+            shared.view.check_range(range)?;
+            drop(shared);
+            if end == End::Bytes {
+                return Ok(records);
+            }
+            let next = range.start + records.len() as u64;
+            if next < decoded_from {
+                return Err(LogError::Damaged { what: next.to_string(), reason: "it is not stored".into() });
+            }
+            let mut bytes: u64 = records.iter().map(LogRecord::size).sum();
+            records.extend(decoded.into_iter().take_while(|record| {
+                bytes += record.size();
+                bytes <= max_bytes
+            }));
+            return Ok(records);
+        }
+    }
+}
+
+/// Why a read of stored entries ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Rows,
+    Bytes,
+}
+
+fn finish(group: impl IntoIterator<Item = Write>, result: &Result<(), LogError>) {
+    for done in group.into_iter().filter_map(|write| write.done) {
+        done(result.clone());
+    }
+}
+
+impl LogEngine for RocksLog {
+    fn append(&self, records: Vec<LogRecord>, done: Completion) {
+        self.inner.enqueue(Some(done), |shared, number| Ok(Change::Append(shared.view.append(records, number)?)));
+    }
+
+    fn save_vote(&self, vote: Bytes, done: Completion) {
+        self.inner.enqueue(Some(done), |shared, _| {
+            shared.view.vote = Some(vote.clone());
+            Ok(Change::Vote(vote))
+        });
+    }
+
+    fn truncate_after(&self, index: Option<u64>, done: Completion) {
+        self.inner.enqueue(Some(done), |shared, _| {
+            let cut = shared.view.cut_after(index, |index| self.inner.stored(index))?;
+            shared.view.truncate(&cut);
+            // With nothing to cut the call still keeps its place in the order.
+            Ok(Change::TruncateFrom(shared.view.end()))
+        });
+    }
+
+    fn purge(&self, upto: LogPosition, done: Completion) {
+        self.inner.enqueue(Some(done), |shared, _| {
+            match shared.view.purged_offset(upto, |index| self.inner.stored(index))? {
+                Some(end_offset) => {
+                    shared.view.purge(upto, end_offset);
+                    Ok(Change::Purge { upto, end_offset })
+                }
+                None => Ok(Change::Nothing),
+            }
+        });
+    }
+
+    fn save_committed(&self, committed: Bytes) {
+        self.inner.enqueue(None, |shared, _| {
+            shared.view.committed = Some(committed.clone());
+            Ok(Change::Committed(committed))
+        });
+    }
+
+    fn read(&self, range: Range<u64>) -> Result<Vec<LogRecord>, LogError> {
+        self.inner.read_range(&range, u64::MAX)
+    }
+
+    fn read_limited(&self, range: Range<u64>, max_bytes: u64) -> Result<Vec<LogRecord>, LogError> {
+        self.inner.read_range(&range, max_bytes)
+    }
+
+    fn bounds(&self) -> Bounds {
+        self.inner.shared.lock().view.bounds
+    }
+
+    fn vote(&self) -> Option<Bytes> {
+        self.inner.shared.lock().view.vote.clone()
+    }
+
+    fn committed(&self) -> Option<Bytes> {
+        self.inner.shared.lock().view.committed.clone()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.inner.shared.lock().view.bytes()
+    }
+
+    fn pending_bytes(&self) -> u64 {
+        self.inner.shared.lock().pending_bytes
+    }
+
+    fn purgeable(&self, keep_bytes: u64) -> Result<Option<u64>, LogError> {
+        self.inner.shared.lock().view.purgeable(keep_bytes, |index| self.inner.stored(index))
+    }
+
+    fn syncs(&self) -> u64 {
+        self.inner.syncs.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// A database that cannot be written to: the write that fails and everything after it is answered with an error,
+    /// and reads no longer claim to know what is durable.
+    #[test]
+    fn a_failed_write_is_final() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(RocksLog::open(dir.path(), &Memory::default()).unwrap());
+        let db = crate::db::open_log_read_only(dir.path()).unwrap();
+        let log = RocksLog::start(Arc::new(db), &Memory::default()).unwrap();
+        let (tell, told) = mpsc::channel();
+        for vote in ["a", "b"] {
+            let tell = tell.clone();
+            log.save_vote(vote.into(), Box::new(move |result| tell.send(result).unwrap()));
+            assert!(matches!(told.recv().unwrap(), Err(LogError::Stopped(_))));
+        }
+        let record = LogRecord { index: 0, term: 1, leader: 1, payload: Bytes::new() };
+        log.append(vec![record], Box::new(move |result| tell.send(result).unwrap()));
+        assert!(matches!(told.recv().unwrap(), Err(LogError::Stopped(_))));
+        assert_eq!(log.syncs(), 0);
+        assert!(log.read(0..1).is_err());
+    }
+}

@@ -1,0 +1,146 @@
+//! The ordered writer: turns whatever waits into one batch, one sync, and then runs the completions.
+//!
+//! Group commit is open-ended: there is no delay, a group is what has queued up while the last one was synced. Knows
+//! rows, not what readers see.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rocksdb::{DB, WriteBatch, WriteOptions};
+
+use super::record::{COMMITTED, ENTRIES_END, PURGED, Placed, VOTE, encode_entry, encode_purge, entry_key};
+use super::{Completion, LogPosition};
+
+/// Bytes in one group: keeps one write short enough that a vote behind it does not wait for long.
+const GROUP_BYTES_MAX: u64 = 4 << 20;
+
+/// Purged bytes after which whole files are dropped without waiting for compaction; each time costs a manifest sync.
+const DROP_FILES_BYTES: u64 = 64 << 20;
+
+/// One change of the log.
+pub(super) enum Change {
+    Append(Vec<Placed>),
+    Vote(Bytes),
+    Committed(Bytes),
+    /// Removes entries from this index on.
+    TruncateFrom(u64),
+    Purge {
+        upto: LogPosition,
+        end_offset: u64,
+    },
+    /// Keeps a place in the order.
+    Nothing,
+}
+
+impl Change {
+    /// What the change adds to a group.
+    pub(super) fn size(&self) -> u64 {
+        match self {
+            Self::Append(entries) => entries.iter().map(|entry| entry.record.size()).sum(),
+            Self::Vote(bytes) | Self::Committed(bytes) => bytes.len() as u64,
+            Self::TruncateFrom(_) | Self::Purge { .. } | Self::Nothing => 0,
+        }
+    }
+
+    /// Whether anybody relies on the change after a crash. A purge or a committed mark that is lost costs only work.
+    fn must_sync(&self) -> bool {
+        matches!(self, Self::Append(_) | Self::Vote(_) | Self::TruncateFrom(_))
+    }
+}
+
+/// A change on its way to the disk.
+pub(super) struct Write {
+    pub(super) number: u64,
+    pub(super) change: Change,
+    pub(super) done: Option<Completion>,
+}
+
+/// Takes the next group off the queue.
+pub(super) fn take_group(queue: &mut VecDeque<Write>) -> Vec<Write> {
+    let mut bytes = 0;
+    let mut taken = 0;
+    for write in queue.iter() {
+        bytes += write.change.size();
+        if taken > 0 && bytes > GROUP_BYTES_MAX {
+            break;
+        }
+        taken += 1;
+    }
+    queue.drain(..taken).collect()
+}
+
+/// Writes groups into the database.
+pub(super) struct Writer {
+    db: Arc<DB>,
+    scratch: Vec<u8>,
+    /// Offset up to which files have been dropped.
+    dropped_offset: u64,
+}
+
+/// Whether a group was synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sync {
+    Done,
+    NotNeeded,
+}
+
+impl Writer {
+    pub(super) fn new(db: Arc<DB>) -> Self {
+        Self { db, scratch: Vec::new(), dropped_offset: 0 }
+    }
+
+    /// Applies a group in order, all or nothing.
+    pub(super) fn write(&mut self, group: &[Write]) -> Result<Sync, String> {
+        let mut batch = WriteBatch::default();
+        // Only the newest mark counts, and it may come before any entry of the group.
+        let mut committed = None;
+        let mut sync = Sync::NotNeeded;
+        let mut purged = None;
+        for write in group {
+            if write.change.must_sync() {
+                sync = Sync::Done;
+            }
+            match &write.change {
+                Change::Append(entries) => {
+                    for placed in entries {
+                        encode_entry(placed, &mut self.scratch);
+                        batch.put(entry_key(placed.record.index), &self.scratch);
+                    }
+                }
+                Change::Vote(vote) => batch.put(VOTE, vote),
+                Change::Committed(mark) => committed = Some(mark),
+                Change::Nothing => {}
+                Change::TruncateFrom(index) => {
+                    batch.delete_range(&entry_key(*index)[..], &ENTRIES_END[..]);
+                }
+                Change::Purge { upto, end_offset } => {
+                    batch.put(PURGED, encode_purge(*upto, *end_offset));
+                    batch.delete_range(entry_key(0), entry_key(upto.index + 1));
+                    purged = Some((upto.index, *end_offset));
+                }
+            }
+        }
+        if let Some(mark) = committed {
+            batch.put(COMMITTED, mark);
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(sync == Sync::Done);
+        self.db.write_opt(batch, &options).map_err(|error| error.to_string())?;
+        if let Some((index, end_offset)) = purged {
+            self.drop_files(index, end_offset);
+        }
+        Ok(sync)
+    }
+
+    /// Gives the space of purged entries back early. Failing costs space until the next compaction, nothing else.
+    fn drop_files(&mut self, index: u64, end_offset: u64) {
+        if end_offset - self.dropped_offset.min(end_offset) < DROP_FILES_BYTES {
+            return;
+        }
+        self.dropped_offset = end_offset;
+        if let Err(error) = self.db.delete_file_in_range(entry_key(0), entry_key(index)) {
+            tracing::warn!(%error, index, "files of purged log entries stay until compaction");
+        }
+    }
+}

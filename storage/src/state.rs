@@ -1,0 +1,140 @@
+//! [`RocksStore`]: the state machine's store in a RocksDB database.
+//!
+//! There is no write-ahead log: a write is in memory until a flush, and a flush takes all families at one point. What
+//! a crash removes is written again by replaying the raft log. The database behind the handle can be swapped for
+//! another one, as a snapshot install does; no cursor outlives a call, so a swap waits for nobody. Knows no row.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use quilt_state::{Batch, Family, Step, Store, StoreError};
+use rocksdb::checkpoint::Checkpoint;
+use rocksdb::{ColumnFamily, DB, FlushOptions, ReadOptions, ReadTier, WriteBatch, WriteOptions};
+
+/// The durable store of one replica. Clones share it.
+#[derive(Clone)]
+pub struct RocksStore {
+    current: Arc<RwLock<Arc<DB>>>,
+}
+
+impl std::fmt::Debug for RocksStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RocksStore").field("path", &self.db().path()).finish()
+    }
+}
+
+impl RocksStore {
+    pub(crate) fn new(db: DB) -> Self {
+        Self { current: Arc::new(RwLock::new(Arc::new(db))) }
+    }
+
+    /// The database of this moment. Held for one call only.
+    fn db(&self) -> Arc<DB> {
+        self.current.read().clone()
+    }
+
+    /// Puts another database in the place of this one and gives back the old.
+    pub(crate) fn swap(&self, db: DB) -> Arc<DB> {
+        std::mem::replace(&mut *self.current.write(), Arc::new(db))
+    }
+
+    /// A copy of the state by hard links, in a directory that must not exist. Flushes first.
+    pub(crate) fn checkpoint(&self, dir: &Path) -> Result<(), StoreError> {
+        let db = self.db();
+        let checkpoint = Checkpoint::new(&db).map_err(failed)?;
+        checkpoint.create_checkpoint(dir).map_err(failed)
+    }
+
+    /// A number RocksDB keeps about itself, summed over the families: for metrics.
+    #[must_use]
+    pub fn property(&self, name: &str) -> u64 {
+        let db = self.db();
+        Family::ALL
+            .iter()
+            .filter_map(|family| db.property_int_value_cf(cf(&db, *family).ok()?, name).ok().flatten())
+            .sum()
+    }
+}
+
+/// One row of a database of the state.
+pub(crate) fn row(db: &DB, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+    let row = db.get_pinned_cf(cf(db, family)?, key).map_err(failed)?;
+    Ok(row.map(|value| Bytes::copy_from_slice(&value)))
+}
+
+pub(crate) fn cf(db: &DB, family: Family) -> Result<&ColumnFamily, StoreError> {
+    db.cf_handle(family.name()).ok_or_else(|| StoreError(format!("family {:?} is not there", family.name())))
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the shape of map_err")]
+pub(crate) fn failed(error: rocksdb::Error) -> StoreError {
+    StoreError(error.to_string())
+}
+
+impl Store for RocksStore {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        row(&self.db(), family, key)
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Step,
+    ) -> Result<(), StoreError> {
+        if from >= to {
+            return Ok(());
+        }
+        let db = self.db();
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(to);
+        let mut cursor = db.raw_iterator_cf_opt(cf(&db, family)?, options);
+        cursor.seek(from);
+        while let Some((key, value)) = cursor.item() {
+            match visit(key, value) {
+                Step::Next => cursor.next(),
+                Step::Seek(key) => cursor.seek(key),
+                Step::Stop => return Ok(()),
+            }
+        }
+        // A cursor also becomes invalid when a block cannot be read or its checksum does not match.
+        cursor.status().map_err(failed)
+    }
+
+    fn write(&self, batch: &Batch) -> Result<(), StoreError> {
+        let db = self.db();
+        let mut rows = WriteBatch::default();
+        for write in &batch.writes {
+            let family = cf(&db, write.family)?;
+            match &write.value {
+                Some(value) => rows.put_cf(family, &write.key, value),
+                None => rows.delete_cf(family, &write.key),
+            }
+        }
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        db.write_opt(rows, &options).map_err(failed)
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        let db = self.db();
+        let mut families = Vec::with_capacity(Family::ALL.len());
+        for family in Family::ALL {
+            families.push(cf(&db, family)?);
+        }
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        db.flush_cfs_opt(&families, &options).map_err(failed)
+    }
+
+    fn persisted(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let db = self.db();
+        let mut options = ReadOptions::default();
+        options.set_read_tier(ReadTier::Persisted);
+        let row = db.get_pinned_cf_opt(cf(&db, family)?, key, &options).map_err(failed)?;
+        Ok(row.map(|value| Bytes::copy_from_slice(&value)))
+    }
+}
