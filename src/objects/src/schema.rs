@@ -104,7 +104,7 @@ pub enum ListWire {
 #[derive(Clone, Debug, Default)]
 pub struct Object {
     fields: Vec<Field>,
-    wire: Vec<(u32, u32, usize)>,
+    wire: Vec<(Vec<u32>, u32, usize)>,
     unknown: UnknownFields,
 }
 
@@ -125,8 +125,8 @@ pub struct Field {
     pub name: Text,
     /// Field number on the wire; 0 where the type has no wire form.
     pub number: u32,
-    /// Wire number of the embedded message this field was flattened from; 0 where it is a direct field.
-    pub embedded_in: u32,
+    /// Wire numbers of the embedded messages this field was flattened from, outermost first; empty for a direct field.
+    pub embedded_in: Vec<u32>,
     /// Type of the value.
     pub ty: TypeId,
     /// A Go pointer: a zero on the wire was set on purpose and is kept.
@@ -171,6 +171,8 @@ pub enum ListType {
 pub struct PatchStrategy {
     /// Lists merge instead of being replaced.
     pub merge: bool,
+    /// The value is replaced as a whole, also where it is an object.
+    pub replace: bool,
     /// Keys not named by the patch are dropped (unions).
     pub retain_keys: bool,
     /// Field that identifies list items; empty for lists of scalars.
@@ -183,7 +185,7 @@ impl Field {
         Self {
             name: name.into(),
             number,
-            embedded_in: 0,
+            embedded_in: Vec::new(),
             ty,
             pointer: false,
             omitempty: false,
@@ -209,7 +211,7 @@ impl Object {
             .iter()
             .enumerate()
             .filter(|(_, f)| f.number != 0)
-            .map(|(at, f)| (f.embedded_in, f.number, at))
+            .map(|(at, f)| (f.embedded_in.clone(), f.number, at))
             .collect();
         wire.sort_unstable();
         Self { fields, wire, unknown }
@@ -226,15 +228,17 @@ impl Object {
         self.fields.get(at)
     }
 
-    /// The field with this wire number inside the embedded message `embedded_in` (0 for the message itself).
-    pub fn wire_field(&self, embedded_in: u32, number: u32) -> Option<&Field> {
-        let at = self.wire.binary_search_by(|(e, n, _)| (*e, *n).cmp(&(embedded_in, number))).ok()?;
+    /// The field with this wire number inside the embedded message at `path` (empty for the message itself).
+    pub fn wire_field(&self, path: &[u32], number: u32) -> Option<&Field> {
+        let at = self.wire.binary_search_by(|(p, n, _)| (p.as_slice(), *n).cmp(&(path, number))).ok()?;
         self.wire.get(at).and_then(|(_, _, field)| self.fields.get(*field))
     }
 
-    /// True when wire number `number` is an embedded message whose fields were flattened into this object.
-    pub fn is_embedded(&self, number: u32) -> bool {
-        number != 0 && self.fields.iter().any(|field| field.embedded_in == number)
+    /// True when the field numbered `number` at `path` is an embedded message whose fields were flattened into this object.
+    pub fn is_embedded(&self, path: &[u32], number: u32) -> bool {
+        self.fields.iter().any(|field| {
+            field.embedded_in.strip_prefix(path).and_then(<[u32]>::first).is_some_and(|first| *first == number)
+        })
     }
 
     /// What becomes of undeclared fields.

@@ -370,7 +370,10 @@ fn flag(field: &mut Field, word: &'static str) -> Result<(), String> {
         return Ok(());
     };
     match key {
-        "in" => field.embedded_in = value.parse().map_err(|_| unknown())?,
+        "in" => {
+            let path: Result<Vec<u32>, _> = value.split('.').map(str::parse).collect();
+            field.embedded_in = path.map_err(|_| unknown())?;
+        }
         "list" => {
             field.list_type = Some(match value.split_once(':') {
                 None if value == "atomic" => ListType::Atomic,
@@ -385,6 +388,7 @@ fn flag(field: &mut Field, word: &'static str) -> Result<(), String> {
             for name in strategies.split(',') {
                 match name {
                     "merge" => strategy.merge = true,
+                    "replace" => strategy.replace = true,
                     "retainKeys" => strategy.retain_keys = true,
                     _ => return Err(unknown()),
                 }
@@ -392,7 +396,12 @@ fn flag(field: &mut Field, word: &'static str) -> Result<(), String> {
             field.patch = strategy;
         }
         "format" => field.format = value.into(),
-        "enum" => field.enumeration = texts(value, '|'),
+        "enum" => {
+            field.enumeration = value
+                .split('|')
+                .map(|value| if value.contains("%20") { value.replace("%20", " ").into() } else { value.into() })
+                .collect();
+        }
         _ => match key.strip_prefix("rule:") {
             Some(rule) => field.rules.push((rule.into(), value.into())),
             None => return Err(unknown()),
