@@ -1,1 +1,55 @@
-//! x
+//! `quilt-raft`: agreement between replicas.
+//!
+//! The only crate that names openraft. What it offers upwards is [`Replica`]: exactly-once writes and linearizable
+//! reads on every replica, watches that lose and repeat nothing, leadership with a fence. It must not know HTTP,
+//! kinds or what a value means, and it stores nothing itself.
+#![forbid(unsafe_code)]
+
+mod admin;
+mod answers;
+mod applied;
+mod clock;
+mod codec;
+mod courier;
+mod destination;
+mod error;
+mod hub;
+mod leadership;
+mod log_store;
+mod proposer;
+mod read;
+mod replica;
+mod requests;
+mod service;
+mod settings;
+mod snapshot;
+mod state_machine;
+mod status;
+mod transport;
+mod types;
+mod view;
+
+/// Messages between replicas, generated from `peer.proto`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    clippy::nursery,
+    unused_qualifications,
+    elided_lifetimes_in_paths
+)]
+pub(crate) mod peer {
+    tonic::include_proto!("quilt.peer.v1");
+}
+
+pub use admin::Admin;
+pub use error::{AdminError, AskError, OpenError, ProposeError, ReadError, WatchError};
+pub use hub::{Batch, EventStream};
+pub use leadership::{LeaderId, Leadership};
+pub use replica::{Decision, Options, Parts, Replica};
+pub use service::Handler;
+pub use settings::Timing;
+pub use snapshot::{SnapshotFailed, SnapshotHome, SnapshotSink, SnapshotSource, WantedFile};
+pub use status::{Load, Member, Role, Status};
+pub use view::{Consistency, Limit, Page, View};

@@ -1,0 +1,11 @@
+//! Compiles the peer service. No `protoc` is needed.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=../proto/proto/peer.proto");
+    let files = protox::compile(["../proto/proto/peer.proto"], ["../proto/proto"])?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .extern_path(".quilt.state.v1", "::quilt_proto::state")
+        .compile_fds(files)?;
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! [`Admin`]: changes of the control plane itself. Asked on any replica, done by the leader; asking again is safe.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::ChangeMembers;
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::type_config::TypeConfigExt;
+use prost::Message;
+use quilt_proto::state::DropCluster;
+use quilt_proto::{ClusterId, ReplicaId, command};
+
+use crate::error::{AdminError, AskError};
+use crate::peer::{AdminRequest, Member, admin_request::Change};
+use crate::proposer::{Proposer, Refused};
+use crate::replica::Replica;
+use crate::state_machine::Raft;
+use crate::types::{Node, TypeConfig};
+
+/// Name under which changes reach the leader.
+pub(crate) const SERVICE: &str = "internal/admin";
+
+/// How long a membership change may take; adding a learner includes sending it the whole state.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long other changes may take.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Changes of the control plane itself.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    pub(crate) replica: Replica,
+}
+
+impl Admin {
+    /// Founds a new control plane with these voters. Once, on one replica that holds no data.
+    ///
+    /// # Errors
+    /// This replica holds data already, or is not among the members.
+    pub async fn initialize(&self, members: BTreeMap<ReplicaId, String>) -> Result<(), AdminError> {
+        let raft = self.replica.raft().clone();
+        let nodes: BTreeMap<u64, Node> = members.into_iter().map(|(id, address)| (id.0, Node::new(address))).collect();
+        let done = self.replica.on_runtime(async move { raft.initialize(nodes).await });
+        match done.await.map_err(|_| AdminError::Stopped)? {
+            Ok(()) => Ok(()),
+            Err(RaftError::APIError(error)) => Err(AdminError::Refused(error.to_string())),
+            Err(RaftError::Fatal(_)) => Err(AdminError::Stopped),
+        }
+    }
+
+    /// Whether this replica belongs to a control plane yet.
+    ///
+    /// # Errors
+    /// The replica has stopped.
+    pub async fn is_initialized(&self) -> Result<bool, AdminError> {
+        let raft = self.replica.raft().clone();
+        let asked = self.replica.on_runtime(async move { raft.is_initialized().await });
+        asked.await.map_err(|_| AdminError::Stopped)?.map_err(|_| AdminError::Stopped)
+    }
+
+    /// Adds a replica that receives the log but does not vote; returns once it has caught up.
+    ///
+    /// # Errors
+    /// See [`AdminError`].
+    pub async fn add_learner(&self, id: ReplicaId, address: String) -> Result<(), AdminError> {
+        self.ask(Change::AddLearner(Member { id: id.0, address }), CHANGE_TIMEOUT).await
+    }
+
+    /// Makes a learner a voter.
+    ///
+    /// # Errors
+    /// See [`AdminError`].
+    pub async fn promote(&self, id: ReplicaId) -> Result<(), AdminError> {
+        self.ask(Change::Promote(id.0), CHANGE_TIMEOUT).await
+    }
+
+    /// Removes a replica for good. Its id must never be used again.
+    ///
+    /// # Errors
+    /// See [`AdminError`].
+    pub async fn remove(&self, id: ReplicaId) -> Result<(), AdminError> {
+        self.ask(Change::Remove(id.0), CHANGE_TIMEOUT).await
+    }
+
+    /// Hands leadership to another voter; returns once it leads, or any other replica does.
+    ///
+    /// # Errors
+    /// See [`AdminError`].
+    pub async fn transfer_leadership(&self, to: ReplicaId) -> Result<(), AdminError> {
+        self.ask(Change::TransferTo(to.0), TIMEOUT).await?;
+        let mut destination = self.replica.destination();
+        let moved = async { destination.wait_for(|now| now.leader == Some(to.0)).await.map(drop) };
+        match TypeConfig::timeout(TIMEOUT, moved).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(AdminError::Stopped),
+            Err(_) => Err(AdminError::Timeout("leadership transfer")),
+        }
+    }
+
+    /// Makes this replica's newest snapshot cover everything applied here so far.
+    ///
+    /// # Errors
+    /// See [`AdminError`].
+    pub async fn snapshot(&self) -> Result<(), AdminError> {
+        let raft = self.replica.raft().clone();
+        let index = self.replica.applied().mark().index;
+        let taken = self.replica.on_runtime(async move { take_snapshot(&raft, index, TIMEOUT).await });
+        taken.await.map_err(|_| AdminError::Stopped)?
+    }
+
+    /// Deletes a whole cluster: unreadable at once, swept in the background. Its id is never used again.
+    ///
+    /// # Errors
+    /// See [`AdminError`].
+    pub async fn drop_cluster(&self, cluster: ClusterId) -> Result<(), AdminError> {
+        self.ask(Change::DropCluster(cluster.0), TIMEOUT).await
+    }
+
+    async fn ask(&self, change: Change, timeout: Duration) -> Result<(), AdminError> {
+        let body = AdminRequest { change: Some(change) }.encode_to_vec();
+        match self.replica.ask_leader(SERVICE, body.into(), timeout).await {
+            Ok(_) => Ok(()),
+            Err(AskError::NoLeader) => Err(AdminError::NotLeader { leader: self.replica.status().leader }),
+            Err(AskError::Stopped) => Err(AdminError::Stopped),
+            Err(error) => Err(AdminError::Refused(error.to_string())),
+        }
+    }
+}
+
+/// Builds a snapshot that covers `index`.
+pub(crate) async fn take_snapshot(raft: &Raft, index: u64, timeout: Duration) -> Result<(), AdminError> {
+    raft.trigger().snapshot().await.map_err(|_| AdminError::Stopped)?;
+    let wait = raft.wait(Some(timeout));
+    let covered = wait.metrics(
+        |metrics| metrics.snapshot.as_ref().is_some_and(|snapshot| snapshot.index >= index),
+        "snapshot covers the applied state",
+    );
+    covered.await.map(drop).map_err(|_| AdminError::Timeout("snapshot"))
+}
+
+/// The leader's side.
+pub(crate) async fn serve(raft: Raft, proposer: Arc<Proposer>, body: Bytes) -> Result<Bytes, String> {
+    let request = AdminRequest::decode(body).map_err(|error| error.to_string())?;
+    match request.change.ok_or("empty request")? {
+        Change::AddLearner(member) => {
+            let added = raft.add_learner(member.id, Node::new(member.address), true);
+            finish(added.await.map(drop)).await
+        }
+        Change::Promote(id) => {
+            let change = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
+            finish(raft.change_membership(change, true).await.map(drop)).await
+        }
+        Change::Remove(id) => remove(&raft, id).await,
+        Change::TransferTo(id) => {
+            use openraft::async_runtime::watch::WatchReceiver as _;
+            let voter = raft.metrics().borrow_watched().membership_config.voter_ids().any(|voter| voter == id);
+            if !voter {
+                return Err(format!("replica {id} is not a voter"));
+            }
+            raft.trigger().transfer_leader(id).await.map_err(|error| error.to_string())
+        }
+        Change::DropCluster(cluster) => {
+            if cluster.is_empty() {
+                return Err("the tenant range cannot be dropped".into());
+            }
+            let dropped = proposer.command(command::Kind::DropCluster(DropCluster { cluster }));
+            match dropped {
+                Ok(done) => done.await.map(drop).map_err(|_| "leadership changed: ask again".to_owned()),
+                Err(Refused::NotLeader) => Err("leadership changed: ask again".into()),
+                Err(Refused::Overloaded) => Err("too many proposals are waiting".into()),
+            }
+        }
+    }?;
+    Ok(Bytes::new())
+}
+
+async fn remove(raft: &Raft, id: u64) -> Result<(), String> {
+    use openraft::async_runtime::watch::WatchReceiver as _;
+    let membership = raft.metrics().borrow_watched().membership_config.clone();
+    if membership.get_node(&id).is_none() {
+        return Ok(()); // removed before: asking again is safe
+    }
+    let mut voters = membership.voter_ids();
+    if voters.next() == Some(id) && voters.next().is_none() {
+        return Err(format!("replica {id} is the last voter"));
+    }
+    let change = if membership.voter_ids().any(|voter| voter == id) {
+        ChangeMembers::RemoveVoters(BTreeSet::from([id]))
+    } else {
+        ChangeMembers::RemoveNodes(BTreeSet::from([id]))
+    };
+    finish(raft.change_membership(change, false).await.map(drop)).await
+}
+
+async fn finish(result: Result<(), RaftError<TypeConfig, ClientWriteError<TypeConfig>>>) -> Result<(), String> {
+    result.map_err(|error| error.to_string())
+}

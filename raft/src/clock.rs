@@ -1,0 +1,119 @@
+//! Cluster time and wall time. The only place of this crate that reads a wall clock.
+//!
+//! Cluster time is the monotone clock every expiry counts by: it goes on from the last applied entry's stamp with this
+//! process's own monotonic time, so a jump of a wall clock never expires anything. On the leader, wall time may pull it
+//! forward, but slowly.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use openraft::Instant as _;
+use openraft::type_config::TypeConfigExt;
+use parking_lot::Mutex;
+
+use crate::types::TypeConfig;
+
+type Instant = openraft::alias::InstantOf<TypeConfig>;
+
+/// Wall time may speed cluster time up by this share, one part in twenty, and never slow it down.
+const SLEW_SHARE: u64 = 20;
+
+/// Clocks further apart than this are worth an alarm.
+const APART_MS_MAX: u64 = 10_000;
+
+struct Base {
+    /// Cluster time at `at`.
+    cluster_ms: u64,
+    at: Instant,
+    /// What was last stamped or told, so that the clock never goes back.
+    told_ms: u64,
+    alarmed: bool,
+}
+
+/// This replica's estimate of cluster time.
+pub(crate) struct Clock {
+    base: Mutex<Base>,
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Milliseconds since the Unix epoch by this host's clock.
+pub(crate) fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
+}
+
+impl Clock {
+    /// A clock that goes on from the applied cluster time.
+    pub(crate) fn new(applied_ms: u64) -> Self {
+        let base = Base { cluster_ms: applied_ms, at: TypeConfig::now(), told_ms: applied_ms, alarmed: false };
+        Self { base: Mutex::new(base) }
+    }
+
+    /// An entry stamped `applied_ms` has been applied here.
+    pub(crate) fn applied(&self, applied_ms: u64) {
+        let mut base = self.base.lock();
+        let now = TypeConfig::now();
+        let estimate = base.cluster_ms.saturating_add(millis(now.saturating_duration_since(base.at)));
+        if applied_ms > estimate {
+            base.cluster_ms = applied_ms;
+            base.at = now;
+        }
+        base.told_ms = base.told_ms.max(applied_ms);
+    }
+
+    /// The best local estimate.
+    pub(crate) fn now_ms(&self) -> u64 {
+        let mut base = self.base.lock();
+        let estimate = base.cluster_ms.saturating_add(millis(TypeConfig::now().saturating_duration_since(base.at)));
+        base.told_ms = base.told_ms.max(estimate);
+        base.told_ms
+    }
+
+    /// The leader's stamp for a new entry: cluster time, and wall time beside it.
+    pub(crate) fn stamp(&self) -> (u64, u64) {
+        let wall = wall_ms();
+        let mut base = self.base.lock();
+        let now = TypeConfig::now();
+        let elapsed = millis(now.saturating_duration_since(base.at));
+        let mut estimate = base.cluster_ms.saturating_add(elapsed);
+        if base.cluster_ms == 0 {
+            // The very first stamp of a new control plane: start at wall time, so that both read alike.
+            estimate = wall.max(1);
+        } else if wall > estimate {
+            let apart = wall - estimate;
+            if apart > APART_MS_MAX && !base.alarmed {
+                tracing::warn!(apart_ms = apart, "wall clock is ahead of cluster time; slewing");
+                base.alarmed = true;
+            }
+            estimate += apart.min(elapsed / SLEW_SHARE);
+        } else if estimate - wall > APART_MS_MAX && !base.alarmed {
+            tracing::warn!(apart_ms = estimate - wall, "wall clock is behind cluster time");
+            base.alarmed = true;
+        }
+        // Re-basing throws away the part of a millisecond that has passed; so only once enough has passed to slew by.
+        if base.cluster_ms == 0 || elapsed >= SLEW_SHARE {
+            base.cluster_ms = estimate;
+            base.at = now;
+        }
+        base.told_ms = base.told_ms.max(estimate);
+        (base.told_ms, wall)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stamps never go back, and an applied stamp from ahead moves the clock there.
+    #[test]
+    fn cluster_time_is_monotone_and_follows_the_log() {
+        let clock = Clock::new(1_000);
+        let (first, _) = clock.stamp();
+        assert!((1_000..60_000).contains(&first), "a wall clock far ahead does not pull at once: {first}");
+        clock.applied(5_000_000_000_000);
+        assert!(clock.now_ms() >= 5_000_000_000_000);
+        clock.applied(7);
+        assert!(clock.stamp().0 >= 5_000_000_000_000);
+    }
+}

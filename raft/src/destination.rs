@@ -1,0 +1,51 @@
+//! Follows who leads, for everybody who sends to the leader; and whether the agreement layer still runs.
+
+use std::sync::Arc;
+
+use openraft::type_config::TypeConfigExt;
+use tokio::sync::watch;
+
+use crate::courier::Destination;
+use crate::leadership::Leadership;
+use crate::state_machine::Raft;
+use crate::transport::Peers;
+use crate::types::TypeConfig;
+
+/// Publishes the leader to send to, keeps the peers' addresses, and returns why the replica stopped when it does.
+pub(crate) async fn follow(
+    id: u64,
+    raft: Raft,
+    peers: Arc<Peers>,
+    mut leadership: watch::Receiver<Leadership>,
+    destination: Arc<watch::Sender<Destination>>,
+) -> String {
+    use openraft::async_runtime::Select2;
+    use openraft::async_runtime::watch::WatchReceiver as _;
+
+    let mut metrics = raft.metrics();
+    let mut last = (0, None);
+    loop {
+        let held = leadership.borrow_and_update().held();
+        let (seen, stopped) = {
+            let metrics = metrics.borrow_watched();
+            peers.members(metrics.membership_config.nodes().map(|(id, node)| (*id, node.addr.clone())));
+            let leader = metrics.current_leader.filter(|leader| *leader != id || held.is_some());
+            ((metrics.current_term, leader), metrics.running_state.clone().err())
+        };
+        if let Some(error) = stopped {
+            return error.to_string();
+        }
+        if seen != last {
+            last = seen;
+            destination.send_modify(|to| {
+                to.generation += 1;
+                to.leader = seen.1;
+            });
+        }
+        let (metrics, leadership) = (std::pin::pin!(metrics.changed()), std::pin::pin!(leadership.changed()));
+        match TypeConfig::select2(metrics, leadership).await {
+            Select2::First(Err(_)) | Select2::Second(Err(_)) => return "the agreement layer has ended".to_owned(),
+            Select2::First(Ok(())) | Select2::Second(Ok(())) => {}
+        }
+    }
+}

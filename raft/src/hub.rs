@@ -1,0 +1,340 @@
+//! The watch hub: every replica's events, in order, shared by all watchers.
+//!
+//! One ring holds the newest transactions, bounded by bytes. A watcher is a cursor into it, not a queue: a slow one
+//! costs nothing, and when the ring has moved on without it, it reads history from the state until it has caught up.
+//! Watchers are woken by prefix: cluster, resource, namespace or exact key. The hub knows keys and revisions, no kinds.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use quilt_proto::{Event, KeyPrefix, Revision};
+use tokio::sync::Notify;
+
+use crate::applied::Applied;
+use crate::error::WatchError;
+use crate::view::View;
+
+/// Events given to a watcher at once, unless one transaction alone has more.
+const BATCH_EVENTS: usize = 512;
+
+/// History rows read at a time by a watcher that is catching up.
+const HISTORY_EVENTS: usize = 512;
+
+/// What an event costs besides its key and values.
+const EVENT_OVERHEAD_BYTES: usize = 160;
+
+/// Whole transactions, as one delivery.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// The matching events in revision order.
+    pub events: Vec<Arc<Event>>,
+    /// Everything up to here has been delivered; always a transaction's last revision.
+    pub upto: Revision,
+}
+
+struct Txn {
+    end: Revision,
+    events: Vec<Arc<Event>>,
+    bytes: usize,
+}
+
+/// All watchers of one prefix.
+struct Slot {
+    /// Last transaction with an event under the prefix, or an upper bound of it.
+    last_match: AtomicU64,
+    dropped: AtomicBool,
+    wake: Notify,
+}
+
+struct Ring {
+    txns: VecDeque<Txn>,
+    bytes: usize,
+    /// Every transaction behind this one, up to `head`, is in the ring.
+    floor: Revision,
+    head: Revision,
+    slots: HashMap<Bytes, Arc<Slot>>,
+    stopped: bool,
+}
+
+/// The hub of one replica.
+pub(crate) struct Hub {
+    ring: Mutex<Ring>,
+    bytes_max: usize,
+    applied: Arc<Applied>,
+}
+
+fn cost(event: &Event) -> usize {
+    let value = |record: &Option<Arc<quilt_proto::Record>>| {
+        record.as_ref().map_or(0, |record| record.value.len() + record.sealed.len())
+    };
+    EVENT_OVERHEAD_BYTES + event.key.bytes().len() + value(&event.record) + value(&event.previous)
+}
+
+/// Ends of the prefixes a watcher can have on a key: cluster, resource, namespace, the key itself.
+fn prefix_ends(key: &[u8]) -> impl Iterator<Item = usize> + '_ {
+    key.iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == 0)
+        .enumerate()
+        .filter(|(part, _)| *part != 1)
+        .map(|(_, (at, _))| at + 1)
+}
+
+impl Hub {
+    /// A hub that begins at the applied state: entries replayed after a restart are already behind it or come anew.
+    pub(crate) fn new(applied: Arc<Applied>, bytes_max: usize) -> Self {
+        let head = applied.horizon().revision;
+        let ring = Ring { txns: VecDeque::new(), bytes: 0, floor: head, head, slots: HashMap::new(), stopped: false };
+        Self { ring: Mutex::new(ring), bytes_max, applied }
+    }
+
+    /// Adds what one apply did. Its rows are already readable.
+    pub(crate) fn publish(&self, events: Vec<Arc<Event>>, dropped: &[String], head: Revision) {
+        let mut woken: Vec<Arc<Slot>> = Vec::new();
+        {
+            let mut ring = self.ring.lock();
+            let mut txn: Option<Txn> = None;
+            for event in events {
+                let end = event.txn_end;
+                if !ring.slots.is_empty() {
+                    for at in prefix_ends(event.key.bytes()) {
+                        if let Some(slot) = ring.slots.get(&event.key.bytes()[..at])
+                            && slot.last_match.swap(end.get(), Ordering::Relaxed) < end.get()
+                        {
+                            woken.push(Arc::clone(slot));
+                        }
+                    }
+                }
+                let bytes = cost(&event);
+                ring.bytes += bytes;
+                match &mut txn {
+                    Some(open) if open.end == end => {
+                        open.events.push(event);
+                        open.bytes += bytes;
+                    }
+                    _ => {
+                        let next = Txn { end, events: vec![event], bytes };
+                        ring.txns.extend(txn.replace(next));
+                    }
+                }
+            }
+            ring.txns.extend(txn);
+            ring.head = ring.head.max(head);
+            while ring.bytes > self.bytes_max
+                && let Some(oldest) = ring.txns.pop_front()
+            {
+                ring.bytes -= oldest.bytes;
+                ring.floor = oldest.end;
+            }
+            for cluster in dropped {
+                let Ok(prefix) = KeyPrefix::cluster(cluster) else { continue };
+                for (watched, slot) in &ring.slots {
+                    if watched.starts_with(prefix.bytes()) {
+                        slot.dropped.store(true, Ordering::Relaxed);
+                        woken.push(Arc::clone(slot));
+                    }
+                }
+            }
+        }
+        for slot in woken {
+            slot.wake.notify_waiters();
+        }
+    }
+
+    /// A snapshot has replaced the state: what lies between was never seen here, so every cursor goes to history.
+    pub(crate) fn reset(&self, head: Revision) {
+        let slots: Vec<_> = {
+            let mut ring = self.ring.lock();
+            ring.txns.clear();
+            ring.bytes = 0;
+            ring.head = ring.head.max(head);
+            ring.floor = ring.head;
+            for slot in ring.slots.values() {
+                slot.last_match.store(ring.head.get(), Ordering::Relaxed);
+            }
+            ring.slots.values().cloned().collect()
+        };
+        for slot in slots {
+            slot.wake.notify_waiters();
+        }
+    }
+
+    /// Ends all watches.
+    pub(crate) fn stop(&self) {
+        let slots: Vec<_> = {
+            let mut ring = self.ring.lock();
+            ring.stopped = true;
+            ring.slots.values().cloned().collect()
+        };
+        for slot in slots {
+            slot.wake.notify_waiters();
+        }
+    }
+
+    /// Number of distinct prefixes watched.
+    pub(crate) fn prefixes(&self) -> usize {
+        self.ring.lock().slots.len()
+    }
+
+    /// Bytes of events held for watchers.
+    pub(crate) fn bytes(&self) -> usize {
+        self.ring.lock().bytes
+    }
+
+    pub(crate) fn watch(self: &Arc<Self>, prefix: KeyPrefix, from: Revision) -> EventStream {
+        let slot = {
+            let mut ring = self.ring.lock();
+            // What happened under this prefix before is not known: assume the newest transaction touched it.
+            let head = ring.head.get();
+            let fresh = || {
+                Arc::new(Slot {
+                    last_match: AtomicU64::new(head),
+                    dropped: AtomicBool::new(false),
+                    wake: Notify::new(),
+                })
+            };
+            Arc::clone(ring.slots.entry(prefix.bytes().clone()).or_insert_with(fresh))
+        };
+        EventStream { hub: Arc::clone(self), slot, prefix, position: from, admitted: false }
+    }
+}
+
+/// One watch: every change under a prefix behind a revision, in order, each once.
+pub struct EventStream {
+    hub: Arc<Hub>,
+    slot: Arc<Slot>,
+    prefix: KeyPrefix,
+    position: Revision,
+    /// Whether the starting revision has been checked against floor and deletion.
+    admitted: bool,
+}
+
+impl std::fmt::Debug for EventStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "EventStream of {:?} at {}", self.prefix, self.position)
+    }
+}
+
+/// What a look at the ring gave.
+enum Look {
+    Found(Batch),
+    /// Nothing new; wait.
+    Idle,
+    /// The ring begins behind the cursor.
+    Behind,
+}
+
+impl EventStream {
+    /// The next matching transactions. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// See [`WatchError`]; the watch is over then.
+    pub async fn next(&mut self) -> Result<Batch, WatchError> {
+        let slot = Arc::clone(&self.slot);
+        loop {
+            let mut woken = std::pin::pin!(slot.wake.notified());
+            woken.as_mut().enable();
+            self.admit()?;
+            match self.look()? {
+                Look::Found(batch) => return Ok(batch),
+                Look::Idle => woken.await,
+                Look::Behind => {
+                    if let Some(batch) = self.read_history()? {
+                        return Ok(batch);
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+
+    /// A transaction boundary up to which everything matching has been delivered. Moves on without events too.
+    #[must_use]
+    pub fn position(&self) -> Revision {
+        let ring = self.hub.ring.lock();
+        let quiet = self.admitted && self.slot.last_match.load(Ordering::Relaxed) <= self.position.get();
+        if quiet { self.position.max(ring.head) } else { self.position }
+    }
+
+    /// Refuses a start below the floor even where the ring could still serve it: the floor in force is the promise.
+    fn admit(&mut self) -> Result<(), WatchError> {
+        if self.admitted {
+            return Ok(());
+        }
+        let horizon = self.hub.applied.horizon();
+        let cluster = self.prefix.cluster_part();
+        if horizon.dropped.contains(cluster) {
+            return Err(WatchError::Dropped);
+        }
+        let floor = horizon.floor(cluster);
+        if self.position < floor {
+            return Err(WatchError::Compacted { floor });
+        }
+        self.admitted = true;
+        Ok(())
+    }
+
+    fn look(&mut self) -> Result<Look, WatchError> {
+        let ring = self.hub.ring.lock();
+        if ring.stopped {
+            return Err(WatchError::Stopped);
+        }
+        if self.slot.dropped.load(Ordering::Relaxed) {
+            return Err(WatchError::Dropped);
+        }
+        if ring.head <= self.position {
+            return Ok(Look::Idle);
+        }
+        if self.slot.last_match.load(Ordering::Relaxed) <= self.position.get() {
+            self.position = ring.head;
+            return Ok(Look::Idle);
+        }
+        if self.position < ring.floor {
+            return Ok(Look::Behind);
+        }
+        let from = self.position;
+        let start = ring.txns.partition_point(|txn| txn.end <= from);
+        let mut events = Vec::new();
+        let mut upto = ring.head;
+        for txn in ring.txns.range(start..) {
+            if events.len() >= BATCH_EVENTS {
+                break;
+            }
+            let matching = txn.events.iter().filter(|event| event.revision > from && self.prefix.contains(&event.key));
+            let before = events.len();
+            events.extend(matching.cloned());
+            if events.len() > before {
+                upto = txn.end;
+            }
+        }
+        if events.is_empty() {
+            self.position = ring.head;
+            return Ok(Look::Idle);
+        }
+        self.position = upto;
+        Ok(Look::Found(Batch { events, upto }))
+    }
+
+    /// One page of history; `None` when it held nothing for this watch.
+    fn read_history(&mut self) -> Result<Option<Batch>, WatchError> {
+        let view = View::newest(&self.hub.applied);
+        let (events, upto) = view.changes(self.prefix.cluster_part(), self.position, HISTORY_EVENTS)?;
+        self.position = self.position.max(upto);
+        let events: Vec<_> =
+            events.into_iter().filter(|event| self.prefix.contains(&event.key)).map(Arc::new).collect();
+        Ok((!events.is_empty()).then_some(Batch { events, upto }))
+    }
+}
+
+impl Drop for EventStream {
+    fn drop(&mut self) {
+        let mut ring = self.hub.ring.lock();
+        // One reference is the table's, one is ours: nobody else watches this prefix. New watchers need the lock.
+        if Arc::strong_count(&self.slot) <= 2 {
+            ring.slots.remove(self.prefix.bytes());
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Who leads, as the layers above may rely on it.
+//!
+//! *Gained* is announced after this term's first entry has been applied here, so its owner starts from a state that
+//! holds everything earlier leaders committed. *Lost* is announced on a higher vote, or when no quorum has acknowledged
+//! this leader within its lease, whichever shows first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::type_config::TypeConfigExt;
+use openraft::{Instant as _, ServerState};
+use quilt_proto::ReplicaId;
+use tokio::sync::watch;
+
+use crate::applied::Applied;
+use crate::state_machine::Raft;
+use crate::types::{Metrics, TypeConfig};
+
+/// One leadership: a replica in a term. No two are equal, whoever leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+pub struct LeaderId {
+    /// The term.
+    pub term: u64,
+    /// The replica that leads it.
+    pub replica: ReplicaId,
+}
+
+/// This replica's part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub enum Leadership {
+    /// Another replica leads, or none.
+    Follower,
+    /// This replica leads, has applied everything before its term, and a quorum still follows.
+    Leader(LeaderId),
+}
+
+impl Leadership {
+    /// The leadership held here, if any.
+    #[must_use]
+    pub const fn held(self) -> Option<LeaderId> {
+        match self {
+            Self::Leader(id) => Some(id),
+            Self::Follower => None,
+        }
+    }
+}
+
+/// The leadership these metrics show, and when its lease runs out unless a quorum answers again.
+fn judge(metrics: &Metrics, applied_term: u64, lease: Duration) -> (Leadership, Option<Duration>) {
+    let leads = metrics.state == ServerState::Leader
+        && metrics.current_leader == Some(metrics.id)
+        && metrics.vote.is_committed()
+        && applied_term == metrics.current_term;
+    if !leads || metrics.running_state.is_err() {
+        return (Leadership::Follower, None);
+    }
+    let leader = Leadership::Leader(LeaderId { term: metrics.current_term, replica: ReplicaId(metrics.id) });
+    let mut voters = metrics.membership_config.voter_ids();
+    if voters.next() == Some(metrics.id) && voters.next().is_none() {
+        // The only voter is its own quorum.
+        return (leader, None);
+    }
+    // The first entry of the term was committed by a quorum moments ago; until an acknowledgement is on record the
+    // next metrics decide.
+    let age = metrics.last_quorum_acked.as_ref().map_or(Duration::ZERO, |acked| acked.elapsed());
+    match lease.checked_sub(age) {
+        Some(left) if !left.is_zero() => (leader, Some(left)),
+        _ => (Leadership::Follower, None),
+    }
+}
+
+/// Keeps `leadership` truthful until the replica stops.
+pub(crate) async fn follow(
+    raft: Raft,
+    applied: Arc<Applied>,
+    lease: Duration,
+    leadership: Arc<watch::Sender<Leadership>>,
+) {
+    use openraft::async_runtime::watch::WatchReceiver as _;
+
+    let mut metrics = raft.metrics();
+    let mut mark = applied.watch();
+    loop {
+        let term = mark.borrow_and_update().term;
+        let (now, left) = {
+            let seen = metrics.borrow_watched();
+            judge(&seen, term, lease)
+        };
+        let changed = leadership.send_if_modified(|held| {
+            let changed = *held != now;
+            *held = now;
+            changed
+        });
+        if changed {
+            tracing::info!(?now, "leadership");
+        }
+        let lapse = async {
+            match left {
+                Some(left) => TypeConfig::sleep(left).await,
+                None => std::future::pending().await,
+            }
+        };
+        // The mark moves with every apply; only a new term matters here, and that comes with new metrics or below.
+        let new_term = async {
+            while mark.changed().await.is_ok() {
+                if mark.borrow_and_update().term != term {
+                    return;
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        match TypeConfig::select3(std::pin::pin!(metrics.changed()), std::pin::pin!(lapse), std::pin::pin!(new_term))
+            .await
+        {
+            openraft::async_runtime::Select3::First(Err(_)) => {
+                leadership.send_replace(Leadership::Follower);
+                return;
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! openraft's log storage over a [`LogEngine`]. Translates positions and payloads; durability and order are the
+//! engine's promises.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, Range, RangeBounds};
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt, stream};
+use openraft::storage::{IOFlushed, RaftLogStorage};
+use openraft::{LogState, OptionalSend, RaftLogReader};
+use quilt_storage::{LogEngine, LogError, LogPosition};
+use tokio::sync::oneshot;
+
+use crate::codec;
+use crate::types::{Entry, LogId, TypeConfig, Vote, log_id};
+
+/// Bytes of entries read at a time for replication and apply: openraft itself limits by count only.
+const READ_BYTES_MAX: u64 = 1 << 20;
+
+/// The log as openraft sees it; also its own reader. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    engine: Arc<dyn LogEngine>,
+}
+
+fn failed(error: &LogError) -> io::Error {
+    io::Error::other(error.to_string())
+}
+
+fn id(position: LogPosition) -> LogId {
+    log_id(position.term, position.index)
+}
+
+/// The write was only enqueued; when it fails the engine accepts nothing any more, so the next awaited call reports it.
+fn report(what: &'static str) -> quilt_storage::Completion {
+    Box::new(move |result| {
+        if let Err(error) = result {
+            tracing::error!(%error, what, "log write failed");
+        }
+    })
+}
+
+impl LogStore {
+    pub(crate) const fn new(engine: Arc<dyn LogEngine>) -> Self {
+        Self { engine }
+    }
+
+    /// First and one-past-last index of `range`, open ends closed by what is held.
+    fn range<R: RangeBounds<u64>>(&self, range: &R) -> Range<u64> {
+        let bounds = self.engine.bounds();
+        let start = match range.start_bound() {
+            Bound::Included(index) => *index,
+            Bound::Excluded(index) => index.saturating_add(1),
+            Bound::Unbounded => bounds.purged.map_or(0, |position| position.index + 1),
+        };
+        let end = match range.end_bound() {
+            Bound::Included(index) => index.saturating_add(1),
+            Bound::Excluded(index) => *index,
+            Bound::Unbounded => bounds.last.map_or(0, |position| position.index + 1),
+        };
+        start..end
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn entries_stream<R>(&mut self, range: R) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
+    where
+        R: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        // Apply may be far behind: read what it asks for in pieces instead of as one vector.
+        let engine = Arc::clone(&self.engine);
+        let range = self.range(&range);
+        stream::unfold(range, move |range| {
+            let engine = Arc::clone(&engine);
+            async move {
+                if range.is_empty() {
+                    return None;
+                }
+                let (start, end) = (range.start, range.end);
+                match engine.read_limited(range, READ_BYTES_MAX) {
+                    Ok(records) => {
+                        let next = start + records.len() as u64;
+                        let entries = records.into_iter().map(|record| codec::from_record(record).map_err(Into::into));
+                        Some((entries.collect::<Vec<Result<Entry, io::Error>>>(), next..end))
+                    }
+                    Err(error) => Some((vec![Err(failed(&error))], end..end)),
+                }
+            }
+        })
+        .flat_map(stream::iter)
+        .boxed()
+    }
+
+    async fn try_get_log_entries<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: R,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let range = self.range(&range);
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        let records = self.engine.read(range).map_err(|error| failed(&error))?;
+        records.into_iter().map(|record| codec::from_record(record).map_err(Into::into)).collect()
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.engine.vote().map(|bytes| codec::decode_vote(&bytes)).transpose()?)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        if start >= end {
+            return Ok(Vec::new());
+        }
+        let records = self.engine.read_limited(start..end, READ_BYTES_MAX).map_err(|error| failed(&error))?;
+        records.into_iter().map(|record| codec::from_record(record).map_err(Into::into)).collect()
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let bounds = self.engine.bounds();
+        Ok(LogState { last_purged_log_id: bounds.purged.map(id), last_log_id: bounds.last.map(id) })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let (done, durable) = oneshot::channel();
+        let done: quilt_storage::Completion = Box::new(move |result| {
+            // The receiver is gone only when the replica has stopped.
+            let _ = done.send(result);
+        });
+        self.engine.save_vote(codec::encode_vote(vote), done);
+        match durable.await {
+            Ok(result) => result.map_err(|error| failed(&error)),
+            Err(_) => Err(io::Error::other("the log dropped a vote")),
+        }
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        if let Some(committed) = committed {
+            self.engine.save_committed(codec::encode_log_id(&committed));
+        }
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        let committed = self.engine.committed().map(|bytes| codec::decode_log_id(&bytes)).transpose()?;
+        // The mark is only a hint. Entries behind the end of the log cannot be applied again from here.
+        let last = self.engine.bounds().last.map(id);
+        Ok(committed.filter(|committed| Some(*committed) <= last))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let records = entries.into_iter().map(|entry| codec::to_record(&entry)).collect();
+        let done: quilt_storage::Completion =
+            Box::new(move |result| callback.io_completed(result.map_err(|error| failed(&error))));
+        self.engine.append(records, done);
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        self.engine.truncate_after(last.map(|id| id.index), report("truncate"));
+        Ok(())
+    }
+
+    async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
+        let position = LogPosition { index: upto.index, term: *upto.leader_id, leader: 0 };
+        self.engine.purge(position, report("purge"));
+        Ok(())
+    }
+}

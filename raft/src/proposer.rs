@@ -1,0 +1,251 @@
+//! The leader's side of a write: gathers commands into raft entries and stamps their time.
+//!
+//! Batching is open-ended: while proposals are in flight the next one gathers. Each entry is fenced to the leadership
+//! it was stamped under, so cluster time can never go back in the log and a former leader appends nothing.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use openraft::impls::ProgressResponder;
+use openraft::type_config::TypeConfigExt;
+use parking_lot::Mutex;
+use prost::Message;
+use quilt_proto::state::Acknowledge;
+use quilt_proto::{Command, Entry, Txn, command};
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::clock::Clock;
+use crate::codec;
+use crate::leadership::{LeaderId, Leadership};
+use crate::requests::Requests;
+use crate::state_machine::Raft;
+use crate::types::{TypeConfig, committed_leader};
+
+/// Bytes of one raft entry.
+pub(crate) const ENTRY_BYTES_MAX: usize = 16 << 20;
+/// Commands in one raft entry.
+pub(crate) const ENTRY_COMMANDS_MAX: usize = 4_096;
+/// Commands waiting on the leader.
+const QUEUE_COMMANDS_MAX: usize = 65_536;
+/// Bytes waiting on the leader.
+const QUEUE_BYTES_MAX: usize = 64 << 20;
+/// Proposals in flight: one being replicated while the one before is applied, and one on its way in.
+const IN_FLIGHT_MAX: usize = 3;
+
+type Key = (u64, u64);
+
+/// Why a command was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    NotLeader,
+    Overloaded,
+}
+
+struct Item {
+    command: Command,
+    bytes: usize,
+    key: Option<Key>,
+    fence: Option<LeaderId>,
+    done: Option<oneshot::Sender<bool>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    items: VecDeque<Item>,
+    bytes: usize,
+    /// Requests queued or proposed: asking again for one of these adds nothing.
+    known: HashSet<Key>,
+    /// Per session: what its owner has acknowledged, and what of that is in the log.
+    acknowledged: BTreeMap<u64, (u64, u64)>,
+    /// An entry is wanted only for its time stamp.
+    advance_time: bool,
+}
+
+/// The queue of the leader, and the task that empties it.
+pub(crate) struct Proposer {
+    queue: Mutex<Queue>,
+    wake: Notify,
+    leadership: watch::Receiver<Leadership>,
+}
+
+struct Proposal {
+    entry: Entry,
+    keys: Vec<Key>,
+    done: Vec<oneshot::Sender<bool>>,
+}
+
+impl Proposer {
+    pub(crate) fn new(leadership: watch::Receiver<Leadership>) -> Self {
+        Self { queue: Mutex::default(), wake: Notify::new(), leadership }
+    }
+
+    fn leads(&self) -> Result<LeaderId, Refused> {
+        self.leadership.borrow().held().ok_or(Refused::NotLeader)
+    }
+
+    /// Takes a session's requests. Those already queued or proposed are not taken twice.
+    pub(crate) fn submit(
+        &self,
+        session: u64,
+        answered_below: u64,
+        txns: impl IntoIterator<Item = (Txn, Option<LeaderId>)>,
+    ) -> Result<(), Refused> {
+        self.leads()?;
+        let mut queue = self.queue.lock();
+        let ack = queue.acknowledged.entry(session).or_default();
+        ack.0 = ack.0.max(answered_below);
+        let mut result = Ok(());
+        for (txn, fence) in txns {
+            let bytes = txn.encoded_len() + 16;
+            if queue.items.len() >= QUEUE_COMMANDS_MAX || queue.bytes + bytes > QUEUE_BYTES_MAX {
+                result = Err(Refused::Overloaded);
+                break;
+            }
+            let key = txn.request_id.map(|id| (id.session, id.sequence));
+            if key.is_some_and(|key| !queue.known.insert(key)) {
+                continue;
+            }
+            queue.bytes += bytes;
+            let command = Command { kind: Some(command::Kind::Txn(txn)) };
+            queue.items.push_back(Item { command, bytes, key, fence, done: None });
+        }
+        drop(queue);
+        self.wake.notify_one();
+        result
+    }
+
+    /// Takes one of the leader's own commands. The receiver tells whether it was applied; a closed one means unknown.
+    pub(crate) fn command(&self, kind: command::Kind) -> Result<oneshot::Receiver<bool>, Refused> {
+        let leader = self.leads()?;
+        let command = Command { kind: Some(kind) };
+        let bytes = command.encoded_len() + 16;
+        let (done, receiver) = oneshot::channel();
+        let mut queue = self.queue.lock();
+        if queue.items.len() >= QUEUE_COMMANDS_MAX {
+            return Err(Refused::Overloaded);
+        }
+        queue.bytes += bytes;
+        queue.items.push_back(Item { command, bytes, key: None, fence: Some(leader), done: Some(done) });
+        drop(queue);
+        self.wake.notify_one();
+        Ok(receiver)
+    }
+
+    /// Puts a fresh time stamp into the log soon.
+    pub(crate) fn advance_time(&self) -> Result<(), Refused> {
+        self.leads()?;
+        self.queue.lock().advance_time = true;
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Commands waiting to be proposed.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.lock().items.len()
+    }
+
+    fn take(&self, leader: LeaderId, requests: &Requests) -> Option<Proposal> {
+        let mut queue = self.queue.lock();
+        if queue.items.is_empty() && !queue.advance_time {
+            return None;
+        }
+        queue.advance_time = false;
+        let mut proposal = Proposal { entry: Entry::default(), keys: Vec::new(), done: Vec::new() };
+        for (session, (latest, logged)) in &mut queue.acknowledged {
+            if *latest > *logged {
+                *logged = *latest;
+                let ack = Acknowledge { session: *session, answered_below: *latest };
+                proposal.entry.commands.push(Command { kind: Some(command::Kind::Acknowledge(ack)) });
+            }
+        }
+        let mut bytes = 0;
+        while let Some(next) = queue.items.front() {
+            let full = proposal.entry.commands.len() >= ENTRY_COMMANDS_MAX || bytes + next.bytes > ENTRY_BYTES_MAX;
+            if full && bytes > 0 {
+                break;
+            }
+            let Some(item) = queue.items.pop_front() else { break };
+            queue.bytes -= item.bytes;
+            if item.fence.is_some_and(|fence| fence != leader) {
+                // Asked for under a leadership that has ended; it was never appended.
+                if let Some(key) = item.key {
+                    queue.known.remove(&key);
+                    requests.refused(key.0, key.1);
+                }
+                continue;
+            }
+            bytes += item.bytes;
+            proposal.entry.commands.push(item.command);
+            proposal.keys.extend(item.key);
+            proposal.done.extend(item.done);
+        }
+        Some(proposal)
+    }
+
+    /// Drops what waits: this replica does not lead. Owners ask the next leader.
+    fn clear(&self, requests: &Requests) {
+        let mut queue = self.queue.lock();
+        let items = std::mem::take(&mut *queue).items;
+        drop(queue);
+        for Item { key, fence, .. } in items {
+            if let (Some((session, sequence)), Some(_)) = (key, fence) {
+                requests.refused(session, sequence);
+            }
+        }
+    }
+
+    /// Proposes until the replica stops.
+    pub(crate) async fn run(self: Arc<Self>, raft: Raft, clock: Arc<Clock>, requests: Arc<Requests>) {
+        let mut leadership = self.leadership.clone();
+        let mut in_flight = FuturesUnordered::new();
+        loop {
+            let held = leadership.borrow_and_update().held();
+            match held {
+                None => self.clear(&requests),
+                Some(leader) => {
+                    while in_flight.len() < IN_FLIGHT_MAX
+                        && let Some(mut proposal) = self.take(leader, &requests)
+                    {
+                        (proposal.entry.at_ms, proposal.entry.wall_ms) = clock.stamp();
+                        let bytes = codec::encode_entry(&proposal.entry);
+                        let (responder, result) = ProgressResponder::complete_only();
+                        let request = raft.write(bytes).responder(responder);
+                        if request.with_leader(committed_leader(leader.term)).await.is_err() {
+                            return;
+                        }
+                        let Proposal { keys, done, .. } = proposal;
+                        in_flight.push(async move { (matches!(result.await, Ok(Ok(_))), keys, done) });
+                    }
+                }
+            }
+            let finished = async {
+                match in_flight.next().await {
+                    Some(finished) => finished,
+                    None => std::future::pending().await,
+                }
+            };
+            let finished = std::pin::pin!(finished);
+            let woken = std::pin::pin!(self.wake.notified());
+            let changed = std::pin::pin!(leadership.changed());
+            use openraft::async_runtime::Select3;
+            match TypeConfig::select3(finished, changed, woken).await {
+                Select3::First((applied, keys, done)) => {
+                    let mut queue = self.queue.lock();
+                    for key in keys {
+                        queue.known.remove(&key);
+                    }
+                    drop(queue);
+                    for done in done {
+                        // Whoever asked may have stopped waiting. An entry that was not applied now may still be.
+                        if applied {
+                            let _ = done.send(true);
+                        }
+                    }
+                }
+                Select3::Second(Err(_)) => return,
+                Select3::Second(Ok(())) | Select3::Third(()) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Linearizable reads on every replica by batched ReadIndex.
+//!
+//! One confirmation of leadership serves all reads that were waiting when it began; a read that comes later waits for
+//! the next one. A follower asks the leader once per batch, over the control connection. No clock decides anything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::ReadPolicy;
+use openraft::type_config::TypeConfigExt;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::applied::Applied;
+use crate::courier::Destination;
+use crate::error::ReadError;
+use crate::state_machine::Raft;
+use crate::transport::Peers;
+use crate::types::TypeConfig;
+
+/// Reads waiting at once.
+const READS_MAX: usize = 65_536;
+/// How long one question to the leader may take.
+const ROUND_TIMEOUT: Duration = Duration::from_millis(500);
+/// Pause after a failed round, while a leader is being elected.
+const RETRY_AFTER: Duration = Duration::from_millis(15);
+
+/// Log index that must be applied before the read.
+type Waiter = oneshot::Sender<u64>;
+
+pub(crate) struct ReadIndex {
+    id: u64,
+    waiters: Mutex<Vec<Waiter>>,
+    wake: Notify,
+    applied: Arc<Applied>,
+    /// Set once a linearizable point has been applied since this replica started.
+    ready: watch::Sender<bool>,
+}
+
+impl ReadIndex {
+    pub(crate) fn new(id: u64, applied: Arc<Applied>) -> Self {
+        Self { id, waiters: Mutex::default(), wake: Notify::new(), applied, ready: watch::Sender::new(false) }
+    }
+
+    /// Whether this replica has caught up once since it started.
+    pub(crate) fn ready(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
+    }
+
+    /// Waits until everything acknowledged before this call is applied here.
+    pub(crate) async fn linearize(&self, deadline: Duration) -> Result<(), ReadError> {
+        let (sender, confirmed) = oneshot::channel();
+        {
+            let mut waiters = self.waiters.lock();
+            if waiters.len() >= READS_MAX {
+                // Shed those whose callers have gone before refusing.
+                waiters.retain(|waiter| !waiter.is_closed());
+                if waiters.len() >= READS_MAX {
+                    return Err(ReadError::NoLeader);
+                }
+            }
+            waiters.push(sender);
+        }
+        self.wake.notify_one();
+        let wait = async {
+            let index = confirmed.await.map_err(|_| ReadError::Stopped)?;
+            let mut applied = self.applied.watch();
+            let reached = applied.wait_for(|mark| mark.index >= index).await.map(drop);
+            reached.map_err(|_| ReadError::Stopped)
+        };
+        match TypeConfig::timeout(deadline, wait).await {
+            Ok(result) => result?,
+            Err(_) => return Err(ReadError::NoLeader),
+        }
+        self.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
+        Ok(())
+    }
+
+    /// Runs rounds for whoever waits until the replica stops.
+    pub(crate) async fn run(self: Arc<Self>, raft: Raft, peers: Arc<Peers>, destination: watch::Receiver<Destination>) {
+        loop {
+            if self.waiters.lock().is_empty() {
+                self.wake.notified().await;
+            }
+            // Only those waiting now: the round begins after they came.
+            let mut waiting = std::mem::take(&mut *self.waiters.lock());
+            waiting.retain(|waiter| !waiter.is_closed());
+            if waiting.is_empty() {
+                continue;
+            }
+            let leader = destination.borrow().leader;
+            match self.round(&raft, &peers, leader).await {
+                Ok(index) => {
+                    for waiter in waiting {
+                        // A caller whose deadline has passed is gone.
+                        let _ = waiter.send(index);
+                    }
+                }
+                Err(Round::Failed) => {
+                    self.waiters.lock().append(&mut waiting);
+                    TypeConfig::sleep(RETRY_AFTER).await;
+                }
+                Err(Round::Stopped) => return,
+            }
+        }
+    }
+
+    async fn round(&self, raft: &Raft, peers: &Peers, leader: Option<u64>) -> Result<u64, Round> {
+        match leader {
+            Some(leader) if leader != self.id => {
+                let index = peers.read_index(leader, ROUND_TIMEOUT).await;
+                index.map_err(|error| {
+                    tracing::debug!(%error, leader, "read index round failed");
+                    Round::Failed
+                })
+            }
+            _ => confirm(raft).await,
+        }
+    }
+
+    /// Stops all waiting reads.
+    pub(crate) fn stop(&self) {
+        self.waiters.lock().clear();
+    }
+}
+
+pub(crate) enum Round {
+    Failed,
+    Stopped,
+}
+
+/// The leader's own part: its commit index, once a quorum has confirmed that it still leads.
+pub(crate) async fn confirm(raft: &Raft) -> Result<u64, Round> {
+    use openraft::errors::RaftError;
+
+    let asked = TypeConfig::timeout(ROUND_TIMEOUT, raft.get_read_linearizer(ReadPolicy::ReadIndex)).await;
+    match asked {
+        Ok(Ok(linearizer)) => Ok(linearizer.read_log_id().index()),
+        Ok(Err(RaftError::Fatal(_))) => Err(Round::Stopped),
+        Ok(Err(RaftError::APIError(_))) | Err(_) => Err(Round::Failed),
+    }
+}

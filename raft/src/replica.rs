@@ -1,0 +1,586 @@
+//! [`Replica`]: all that the layers above see of agreement. Assembly of one replica; knows everybody here a little.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::type_config::TypeConfigExt;
+use quilt_proto::{KeyPrefix, Outcome, ReplicaId, Revision, Txn, outcome};
+use quilt_state::{Machine, MemoryStore, Store};
+use quilt_storage::{LogEngine, MemoryLog};
+use tokio::sync::watch;
+
+use crate::admin::{self, Admin};
+use crate::answers::Answers;
+use crate::applied::Applied;
+use crate::clock::{self, Clock};
+use crate::courier::{Courier, Destination};
+use crate::error::{AskError, OpenError, ProposeError, ReadError};
+use crate::hub::{EventStream, Hub};
+use crate::leadership::{self, LeaderId, Leadership};
+use crate::log_store::LogStore;
+use crate::proposer::Proposer;
+use crate::read::ReadIndex;
+use crate::requests::{Answer, Requests};
+use crate::service::{Handler, Services};
+use crate::settings::{self, Timing};
+use crate::snapshot::{MemorySnapshots, SnapshotHome};
+use crate::state_machine::{Listeners, Raft, StateMachine};
+use crate::status::{self, Load, Status};
+use crate::transport::{Network, Peers};
+use crate::types::TypeConfig;
+use crate::view::{Consistency, View};
+
+/// Added to a transaction's expiry: clocks of proposer and leader may differ by what a message takes.
+const EXPIRY_MARGIN_MS: u64 = 500;
+/// A fenced write of a controller that is not decided by then is given up; the log says which way.
+const LOCAL_DEADLINE: Duration = Duration::from_secs(10);
+/// A member that answered the leader within this counts as alive.
+const ALIVE_WITHIN: Duration = Duration::from_secs(2);
+/// How long the own threads may take to end.
+const RUNTIME_END: Duration = Duration::from_secs(5);
+
+/// Who a replica is and how it behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Its id within the control plane.
+    pub id: ReplicaId,
+    /// Id of the control plane; peers of another one are refused.
+    pub cluster: String,
+    /// Raised by every restore; peers of another epoch are refused.
+    pub epoch: u64,
+    /// Heartbeats and elections.
+    pub timing: Timing,
+    /// Bytes of events held for watchers.
+    pub event_ring_bytes: usize,
+    /// Threads of the agreement layer, apart from the API's.
+    pub threads: usize,
+}
+
+impl Options {
+    /// The usual settings.
+    #[must_use]
+    pub fn new(id: ReplicaId, cluster: impl Into<String>) -> Self {
+        Self {
+            id,
+            cluster: cluster.into(),
+            epoch: 0,
+            timing: Timing::default(),
+            event_ring_bytes: 64 << 20,
+            threads: 2,
+        }
+    }
+}
+
+/// What a replica keeps its data in.
+pub struct Parts {
+    /// The state machine's rows.
+    pub store: Arc<dyn Store>,
+    /// The raft log.
+    pub log: Arc<dyn LogEngine>,
+    /// Its snapshots.
+    pub snapshots: Arc<dyn SnapshotHome>,
+}
+
+impl Parts {
+    /// A data directory.
+    #[must_use]
+    pub fn of(home: &quilt_storage::Home) -> Self {
+        let log: Arc<dyn LogEngine> = home.log.clone();
+        Self { store: Arc::new(home.state.clone()), log, snapshots: Arc::new(home.snapshots.clone()) }
+    }
+
+    /// Memory only: everything is gone with the process.
+    #[must_use]
+    pub fn memory() -> Self {
+        let store = Arc::new(MemoryStore::new());
+        let snapshots = Arc::new(MemorySnapshots::new(Arc::clone(&store)));
+        Self { store, log: Arc::new(MemoryLog::new()), snapshots }
+    }
+}
+
+/// What apply decided about a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// All of it was done; operation i has revision `first + i`.
+    Applied {
+        /// Revision of the first operation.
+        first: Revision,
+        /// Revision of the last: the state right behind the transaction.
+        last: Revision,
+    },
+    /// A compare failed and nothing was done.
+    Rejected {
+        /// Index of the first compare that failed.
+        compare: usize,
+        /// The key's revision found there; zero when absent.
+        mod_revision: Revision,
+    },
+}
+
+/// Threads that end with the replica.
+struct Runtime(Option<tokio::runtime::Runtime>);
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+struct Inner {
+    options: Options,
+    raft: Raft,
+    store: Arc<dyn Store>,
+    log: Arc<dyn LogEngine>,
+    applied: Arc<Applied>,
+    hub: Arc<Hub>,
+    clock: Arc<Clock>,
+    requests: Arc<Requests>,
+    proposer: Arc<Proposer>,
+    reads: Arc<ReadIndex>,
+    services: Arc<Services>,
+    peers: Arc<Peers>,
+    leadership: watch::Receiver<Leadership>,
+    destination: watch::Receiver<Destination>,
+    stopped: Arc<watch::Sender<Option<String>>>,
+    runtime: parking_lot::Mutex<Runtime>,
+    handle: tokio::runtime::Handle,
+}
+
+/// One replica of the control plane. Cheap to clone; the replica stops when the last clone is gone.
+#[derive(Clone)]
+pub struct Replica {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Replica {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Replica {}", self.inner.options.id)
+    }
+}
+
+impl Replica {
+    /// A control plane of one replica that keeps everything in memory. The same code as any other, for tests of the
+    /// layers above; ready for reads and writes when it returns.
+    ///
+    /// # Panics
+    /// When the operating system gives no threads.
+    pub async fn memory(id: ReplicaId) -> Self {
+        let options = Options { threads: 1, ..Options::new(id, "memory") };
+        let replica = Self::open(options, Parts::memory()).await.expect("memory storage opens");
+        let members = BTreeMap::from([(id, String::new())]);
+        replica.admin().initialize(members).await.expect("a replica without data can be initialized");
+        let mut session = replica.inner.requests.session();
+        session.wait_for(Option::is_some).await.expect("the replica was just started");
+        let mut ready = replica.inner.reads.ready();
+        ready.wait_for(|ready| *ready).await.expect("the replica was just started");
+        replica
+    }
+
+    /// Opens a replica over its data.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(options: Options, parts: Parts) -> Result<Self, OpenError> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(options.threads.max(1)).thread_name("raft").enable_all();
+        let runtime = Runtime(Some(builder.build().map_err(OpenError::Runtime)?));
+        let handle = runtime.0.as_ref().map(tokio::runtime::Runtime::handle).expect("just built").clone();
+        let assembled = handle.spawn(assemble(options, parts, runtime, handle.clone()));
+        let inner = assembled.await.map_err(|error| OpenError::Runtime(std::io::Error::other(error)))??;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// This replica's id.
+    #[must_use]
+    pub fn id(&self) -> ReplicaId {
+        self.inner.options.id
+    }
+
+    /// Changes keys, exactly once, from any replica. Returns after this replica has applied it too, unless it lags.
+    ///
+    /// # Errors
+    /// See [`ProposeError`]. While there is no leader this waits until the deadline.
+    pub async fn propose(&self, txn: Txn, deadline: Duration) -> Result<Decision, ProposeError> {
+        self.request(txn, deadline, None).await
+    }
+
+    /// Changes keys only while this leadership holds: it is checked where the entry is appended.
+    ///
+    /// # Errors
+    /// See [`ProposeError`]; [`ProposeError::NotLeader`] when the leadership ended first.
+    pub async fn propose_local(&self, leader: LeaderId, txn: Txn) -> Result<Decision, ProposeError> {
+        if self.inner.leadership.borrow().held() != Some(leader) {
+            return Err(ProposeError::NotLeader);
+        }
+        self.request(txn, LOCAL_DEADLINE, Some(leader)).await
+    }
+
+    async fn request(&self, txn: Txn, deadline: Duration, fence: Option<LeaderId>) -> Result<Decision, ProposeError> {
+        use openraft::Instant as _;
+
+        let began = TypeConfig::now();
+        let mut session = self.inner.requests.session();
+        let registered = async {
+            let session = session.wait_for(Option::is_some).await.map_err(|_| ProposeError::Stopped)?;
+            (*session).ok_or(ProposeError::NotApplied)
+        };
+        // Until the session is registered nothing has been sent.
+        let registered = TypeConfig::timeout(deadline, self.unless_stopped(registered)).await;
+        let session = registered.map_err(|_| ProposeError::NotApplied)?.ok_or(ProposeError::Stopped)??;
+        let left = deadline.saturating_sub(began.elapsed());
+        let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        let expires_at_ms = self.inner.clock.now_ms().saturating_add(left_ms).saturating_add(EXPIRY_MARGIN_MS);
+        let answer = self.inner.requests.begin(session, txn, expires_at_ms, left, fence)?;
+        match answer.await {
+            Ok(Answer::Outcome(outcome)) => decision(outcome),
+            Ok(Answer::NotApplied) => Err(ProposeError::NotApplied),
+            Ok(Answer::NotLeader) => Err(ProposeError::NotLeader),
+            Ok(Answer::Unknown) | Err(_) => Err(ProposeError::Unknown),
+        }
+    }
+
+    /// `None` when the replica stops first.
+    async fn unless_stopped<T>(&self, wanted: impl Future<Output = T> + Send) -> Option<T>
+    where
+        T: Send,
+    {
+        use openraft::async_runtime::Select2;
+
+        let mut stopped = self.inner.stopped.subscribe();
+        let stopped = async { stopped.wait_for(Option::is_some).await.map(drop) };
+        match TypeConfig::select2(std::pin::pin!(wanted), std::pin::pin!(stopped)).await {
+            Select2::First(value) => Some(value),
+            Select2::Second(_) => None,
+        }
+    }
+
+    /// The state, as fresh as asked for.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn read(&self, consistency: Consistency, deadline: Duration) -> Result<View, ReadError> {
+        let inner = &self.inner;
+        let reading = async {
+            match consistency {
+                Consistency::Linearizable => inner.reads.linearize(deadline).await?,
+                Consistency::Stale => self.caught_up_once(deadline).await?,
+                Consistency::AtLeast(revision) => {
+                    self.caught_up_once(deadline).await?;
+                    let mut applied = inner.applied.watch();
+                    let reached = async { applied.wait_for(|mark| mark.revision >= revision).await.map(drop) };
+                    match TypeConfig::timeout(deadline, reached).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(_)) => return Err(ReadError::Stopped),
+                        Err(_) => return Err(ReadError::Ahead { current: inner.applied.mark().revision }),
+                    }
+                }
+            }
+            Ok(View::newest(&inner.applied))
+        };
+        self.unless_stopped(reading).await.unwrap_or(Err(ReadError::Stopped))
+    }
+
+    /// A restarted replica serves nothing, not even stale reads, before it has applied one linearizable point.
+    async fn caught_up_once(&self, deadline: Duration) -> Result<(), ReadError> {
+        let mut ready = self.inner.reads.ready();
+        if *ready.borrow() {
+            return Ok(());
+        }
+        let ready = async { ready.wait_for(|ready| *ready).await.map(drop) };
+        match TypeConfig::timeout(deadline, ready).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(ReadError::Stopped),
+            Err(_) => Err(ReadError::NoLeader),
+        }
+    }
+
+    /// Whether this replica has caught up once since it started, and may serve reads.
+    #[must_use]
+    pub fn ready(&self) -> watch::Receiver<bool> {
+        self.inner.reads.ready()
+    }
+
+    /// Every change under `prefix` behind `from`, in order, each once.
+    #[must_use]
+    pub fn watch(&self, prefix: KeyPrefix, from: Revision) -> EventStream {
+        self.inner.hub.watch(prefix, from)
+    }
+
+    /// One truthful picture of this replica.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        use openraft::async_runtime::watch::WatchReceiver as _;
+
+        let inner = &self.inner;
+        let metrics = inner.raft.metrics().borrow_watched().clone();
+        let (members, failures_tolerated) = status::members(&metrics, |id| inner.peers.heard(id), ALIVE_WITHIN);
+        let mark = inner.applied.mark();
+        let error = inner.stopped.borrow().clone();
+        Status {
+            id: inner.options.id,
+            cluster: inner.options.cluster.clone(),
+            epoch: inner.options.epoch,
+            role: status::role(&metrics),
+            leadership: *inner.leadership.borrow(),
+            term: metrics.current_term,
+            leader: metrics.current_leader.map(ReplicaId),
+            ready: *inner.reads.ready().borrow(),
+            last_log_index: metrics.last_log_index.unwrap_or(0),
+            committed_index: metrics.cluster_committed.as_ref().map_or(0, |id| id.index),
+            applied_index: mark.index,
+            snapshot_index: metrics.snapshot.as_ref().map(|id| id.index),
+            purged_index: metrics.purged.as_ref().map(|id| id.index),
+            log_bytes: inner.log.bytes(),
+            revision: mark.revision.get(),
+            cluster_time_ms: self.cluster_time_ms(),
+            quorum_acknowledged_ms: status::quorum_acknowledged_ms(&metrics),
+            members,
+            membership_changing: metrics.membership_config.get_joint_config().len() > 1,
+            failures_tolerated,
+            load: Load {
+                proposals_waiting: inner.proposer.waiting(),
+                event_ring_bytes: inner.hub.bytes(),
+                watched_prefixes: inner.hub.prefixes(),
+                log_syncs: inner.log.syncs(),
+            },
+            error,
+        }
+    }
+
+    /// Leadership gained and lost, as it may be relied on.
+    #[must_use]
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.clone()
+    }
+
+    /// Cluster time: the clock every expiry counts by. Best local estimate.
+    #[must_use]
+    pub fn cluster_time_ms(&self) -> u64 {
+        self.inner.clock.now_ms()
+    }
+
+    /// This host's wall clock, for timestamps people read.
+    #[must_use]
+    pub fn wall_ms(&self) -> u64 {
+        clock::wall_ms()
+    }
+
+    /// Offers a service kept in the leader's memory. Register it on every replica; only the leader's is asked.
+    pub fn serve(&self, service: &'static str, handler: Handler) {
+        self.inner.services.register(service, handler);
+    }
+
+    /// Asks a service of whoever leads.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub async fn ask_leader(
+        &self,
+        service: &'static str,
+        request: Bytes,
+        deadline: Duration,
+    ) -> Result<Bytes, AskError> {
+        let asking = self.inner.services.ask(service, request, deadline);
+        self.unless_stopped(asking).await.unwrap_or(Err(AskError::Stopped))
+    }
+
+    /// Changes of the control plane itself.
+    #[must_use]
+    pub fn admin(&self) -> Admin {
+        Admin { replica: self.clone() }
+    }
+
+    /// Waits until the replica has stopped, and says why. A failed replica must be taken out of service.
+    pub async fn stopped(&self) -> String {
+        let mut stopped = self.inner.stopped.subscribe();
+        let reason = stopped.wait_for(Option::is_some).await;
+        reason.ok().and_then(|reason| reason.clone()).unwrap_or_default()
+    }
+
+    /// Stops the replica: waiting callers are answered, the state is flushed, threads end.
+    pub async fn shutdown(&self) {
+        let inner = &self.inner;
+        let raft = inner.raft.clone();
+        let ended = self.on_runtime(async move { raft.shutdown().await });
+        inner.stop("shut down");
+        if ended.await.is_err() {
+            return; // the runtime has ended: somebody else has shut down
+        }
+        let store = Arc::clone(&inner.store);
+        let runtime = std::mem::replace(&mut *inner.runtime.lock(), Runtime(None)).0.take();
+        let last = TypeConfig::spawn_blocking(move || {
+            if let Err(error) = store.flush() {
+                tracing::error!(%error, "flushing the state at shutdown");
+            }
+            if let Some(runtime) = runtime {
+                runtime.shutdown_timeout(RUNTIME_END);
+            }
+        });
+        if let Err(error) = last.await {
+            tracing::error!(%error, "ending the threads of the replica");
+        }
+    }
+
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.inner.raft
+    }
+
+    pub(crate) fn applied(&self) -> &Arc<Applied> {
+        &self.inner.applied
+    }
+
+    pub(crate) fn destination(&self) -> watch::Receiver<Destination> {
+        self.inner.destination.clone()
+    }
+
+    /// Runs something on the replica's own threads; an error means they have ended.
+    pub(crate) fn on_runtime<T: Send + 'static>(
+        &self,
+        what: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.inner.handle.spawn(what)
+    }
+}
+
+impl Inner {
+    fn stop(&self, reason: &str) {
+        stop(&self.stopped, &self.requests, &self.hub, &self.reads, reason);
+    }
+}
+
+/// Ends everybody who waits.
+fn stop(stopped: &watch::Sender<Option<String>>, requests: &Requests, hub: &Hub, reads: &ReadIndex, reason: &str) {
+    stopped.send_if_modified(|known| {
+        let first = known.is_none();
+        if first {
+            *known = Some(reason.to_owned());
+        }
+        first
+    });
+    requests.stop();
+    hub.stop();
+    reads.stop();
+}
+
+fn decision(outcome: Outcome) -> Result<Decision, ProposeError> {
+    match outcome.result {
+        Some(outcome::Result::Applied(applied)) => Ok(Decision::Applied {
+            first: Revision::new(applied.first_revision),
+            last: Revision::new(applied.last_revision),
+        }),
+        Some(outcome::Result::Rejected(rejected)) => Ok(Decision::Rejected {
+            compare: usize::try_from(rejected.compare).unwrap_or(usize::MAX),
+            mod_revision: Revision::new(rejected.mod_revision),
+        }),
+        Some(outcome::Result::Expired(_)) => Err(ProposeError::NotApplied),
+        Some(outcome::Result::Invalid(text)) => Err(ProposeError::Invalid(text)),
+        // An outcome of a later release. It was decided; this release cannot say how.
+        None => Err(ProposeError::Unknown),
+    }
+}
+
+async fn assemble(
+    options: Options,
+    parts: Parts,
+    runtime: Runtime,
+    handle: tokio::runtime::Handle,
+) -> Result<Inner, OpenError> {
+    let Parts { store, log, snapshots } = parts;
+    let id = options.id.0;
+    let storage = |error: &dyn std::fmt::Display| OpenError::Storage(error.to_string());
+    let config = settings::config(&options.cluster, options.timing)?;
+    let machine: Machine<dyn Store> = Machine::open(Arc::clone(&store)).map_err(|error| storage(&error))?;
+    let horizon = machine.horizon();
+    let term = machine.position().unwrap_or_default().term;
+    let clock = Arc::new(Clock::new(horizon.cluster_time_ms));
+    let applied = Arc::new(Applied::new(Arc::clone(&store), horizon, term));
+    let hub = Arc::new(Hub::new(Arc::clone(&applied), options.event_ring_bytes));
+    let requests = Arc::new(Requests::new(applied.mark()));
+    let answers = Arc::new(Answers::default());
+    let peers = Arc::new(Peers::default());
+    let listeners = Listeners {
+        applied: Arc::clone(&applied),
+        hub: Arc::clone(&hub),
+        requests: Arc::clone(&requests),
+        answers: Arc::clone(&answers),
+        clock: Arc::clone(&clock),
+    };
+    let state_machine = StateMachine::new(machine, snapshots, listeners);
+    let log_store = LogStore::new(Arc::clone(&log));
+    let network = Network { peers: Arc::clone(&peers) };
+    let raft = Raft::new(id, Arc::new(config), network, log_store, state_machine);
+    let raft: Raft = raft.await.map_err(|error| storage(&error))?;
+
+    let leadership = Arc::new(watch::Sender::new(Leadership::Follower));
+    let destination = Arc::new(watch::Sender::new(Destination::default()));
+    let stopped = Arc::new(watch::Sender::new(None));
+    let proposer = Arc::new(Proposer::new(leadership.subscribe()));
+    let reads = Arc::new(ReadIndex::new(id, Arc::clone(&applied)));
+    let services = Arc::new(Services::new(id, leadership.subscribe(), destination.subscribe(), Arc::clone(&peers)));
+    {
+        let (raft, proposer) = (raft.clone(), Arc::clone(&proposer));
+        let handler: Handler = Arc::new(move |body| Box::pin(admin::serve(raft.clone(), Arc::clone(&proposer), body)));
+        services.register(admin::SERVICE, handler);
+    }
+
+    let lease = options.timing.lease();
+    TypeConfig::spawn(leadership::follow(raft.clone(), Arc::clone(&applied), lease, Arc::clone(&leadership)));
+    TypeConfig::spawn(Arc::clone(&proposer).run(raft.clone(), Arc::clone(&clock), Arc::clone(&requests)));
+    TypeConfig::spawn(Arc::clone(&reads).run(raft.clone(), Arc::clone(&peers), destination.subscribe()));
+    let courier = Courier {
+        id,
+        requests: Arc::clone(&requests),
+        proposer: Arc::clone(&proposer),
+        peers: Arc::clone(&peers),
+        clock: Arc::clone(&clock),
+        destination: destination.subscribe(),
+        leadership: leadership.subscribe(),
+    };
+    TypeConfig::spawn(courier.run());
+    {
+        let following = crate::destination::follow(
+            id,
+            raft.clone(),
+            Arc::clone(&peers),
+            leadership.subscribe(),
+            Arc::clone(&destination),
+        );
+        let (stopped, requests, hub, reads) =
+            (Arc::clone(&stopped), Arc::clone(&requests), Arc::clone(&hub), Arc::clone(&reads));
+        TypeConfig::spawn(async move {
+            let reason = following.await;
+            stop(&stopped, &requests, &hub, &reads, &reason);
+        });
+    }
+    {
+        // Until this has succeeded once the replica is not ready.
+        let reads = Arc::clone(&reads);
+        TypeConfig::spawn(async move {
+            while matches!(reads.linearize(Duration::from_secs(60)).await, Err(ReadError::NoLeader)) {}
+        });
+    }
+    Ok(Inner {
+        raft,
+        store,
+        log,
+        applied,
+        hub,
+        clock,
+        requests,
+        proposer,
+        reads,
+        services,
+        peers,
+        leadership: leadership.subscribe(),
+        destination: destination.subscribe(),
+        stopped,
+        runtime: parking_lot::Mutex::new(runtime),
+        handle,
+        options,
+    })
+}

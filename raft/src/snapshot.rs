@@ -1,0 +1,312 @@
+//! Snapshots as the agreement layer needs them: something that is built, read in pieces by a sender, and put together
+//! by a receiver. What is in the pieces is the storage's business.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use prost::Message;
+use quilt_state::{Batch, Family, Machine, MemoryStore, Position, Store};
+use quilt_storage::snapshot::SnapshotReceiver;
+use quilt_storage::{Manifest, Snapshot, Snapshots};
+
+/// A snapshot operation failed.
+#[derive(Debug, thiserror::Error)]
+#[error("snapshot: {0}")]
+pub struct SnapshotFailed(pub String);
+
+fn failed(error: impl std::fmt::Display) -> SnapshotFailed {
+    SnapshotFailed(error.to_string())
+}
+
+/// What is still to be sent of one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WantedFile {
+    /// Its number in the snapshot.
+    pub file: usize,
+    /// The offset to go on at.
+    pub offset: u64,
+}
+
+/// A complete snapshot.
+pub trait SnapshotSource: Send + Sync + 'static {
+    /// Its description, opaque to the sender.
+    fn manifest(&self) -> Bytes;
+    /// Last log entry it covers.
+    fn position(&self) -> Position;
+    /// The membership in force there, as the state keeps it.
+    fn membership(&self) -> Bytes;
+    /// Total bytes, for progress.
+    fn bytes(&self) -> u64;
+    /// A piece of a file; empty at its end.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    fn read(&self, file: usize, offset: u64, bytes_max: usize) -> Result<Bytes, SnapshotFailed>;
+}
+
+/// A snapshot on its way in.
+pub trait SnapshotSink: Send + Sync + 'static {
+    /// What has to be sent.
+    ///
+    /// # Errors
+    /// What has arrived before cannot be read.
+    fn wanted(&self) -> Result<Vec<WantedFile>, SnapshotFailed>;
+    /// Last log entry it will cover.
+    fn position(&self) -> Position;
+    /// The membership in force there.
+    fn membership(&self) -> Bytes;
+    /// Takes a piece.
+    ///
+    /// # Errors
+    /// It does not belong there, or cannot be written.
+    fn write(&mut self, file: usize, offset: u64, piece: &[u8]) -> Result<(), SnapshotFailed>;
+    /// Puts it in the place of the state, as one step.
+    ///
+    /// # Errors
+    /// It is not complete or not what was announced; the state is what it was.
+    fn install(self: Box<Self>) -> Result<(), SnapshotFailed>;
+}
+
+/// The snapshots of one replica.
+pub trait SnapshotHome: Send + Sync + 'static {
+    /// Makes a snapshot of the state as it is now.
+    ///
+    /// # Errors
+    /// The store failed, or nothing was applied yet.
+    fn build(&self) -> Result<Arc<dyn SnapshotSource>, SnapshotFailed>;
+    /// The newest complete one.
+    fn newest(&self) -> Option<Arc<dyn SnapshotSource>>;
+    /// Begins to take one that another replica sends.
+    ///
+    /// # Errors
+    /// It is not one for this replica.
+    fn receive(&self, manifest: &[u8]) -> Result<Box<dyn SnapshotSink>, SnapshotFailed>;
+}
+
+const fn position_of(manifest: &Manifest) -> Position {
+    Position { index: manifest.index, term: manifest.term, leader: manifest.leader }
+}
+
+impl SnapshotSource for Snapshot {
+    fn manifest(&self) -> Bytes {
+        Self::manifest(self).encode()
+    }
+
+    fn position(&self) -> Position {
+        position_of(Self::manifest(self))
+    }
+
+    fn membership(&self) -> Bytes {
+        Self::manifest(self).membership.clone()
+    }
+
+    fn bytes(&self) -> u64 {
+        Self::manifest(self).size()
+    }
+
+    fn read(&self, file: usize, offset: u64, bytes_max: usize) -> Result<Bytes, SnapshotFailed> {
+        Self::read(self, file, offset, bytes_max).map_err(failed)
+    }
+}
+
+impl SnapshotSink for SnapshotReceiver {
+    fn wanted(&self) -> Result<Vec<WantedFile>, SnapshotFailed> {
+        let wanted = Self::wanted(self).map_err(failed)?;
+        Ok(wanted.into_iter().map(|wanted| WantedFile { file: wanted.file, offset: wanted.offset }).collect())
+    }
+
+    fn position(&self) -> Position {
+        position_of(self.manifest())
+    }
+
+    fn membership(&self) -> Bytes {
+        self.manifest().membership.clone()
+    }
+
+    fn write(&mut self, file: usize, offset: u64, piece: &[u8]) -> Result<(), SnapshotFailed> {
+        Self::write(self, file, offset, piece).map_err(failed)
+    }
+
+    fn install(self: Box<Self>) -> Result<(), SnapshotFailed> {
+        Self::install(*self).map(drop).map_err(failed)
+    }
+}
+
+impl SnapshotHome for Snapshots {
+    fn build(&self) -> Result<Arc<dyn SnapshotSource>, SnapshotFailed> {
+        Ok(Self::build(self).map_err(failed)?)
+    }
+
+    fn newest(&self) -> Option<Arc<dyn SnapshotSource>> {
+        Some(Self::newest(self)?)
+    }
+
+    fn receive(&self, manifest: &[u8]) -> Result<Box<dyn SnapshotSink>, SnapshotFailed> {
+        let manifest = Manifest::decode(manifest).map_err(failed)?;
+        Ok(Box::new(Self::receive(self, manifest).map_err(failed)?))
+    }
+}
+
+/// Snapshots of a [`MemoryStore`]: one file that is the store's whole content.
+pub(crate) struct MemorySnapshots {
+    store: Arc<MemoryStore>,
+    newest: Arc<Mutex<Option<Arc<MemorySnapshot>>>>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Rows {
+    #[prost(message, repeated, tag = "1")]
+    rows: Vec<Row>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Row {
+    #[prost(uint32, tag = "1")]
+    family: u32,
+    #[prost(bytes = "bytes", tag = "2")]
+    key: Bytes,
+    #[prost(bytes = "bytes", tag = "3")]
+    value: Bytes,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct MemoryManifest {
+    #[prost(uint64, tag = "1")]
+    index: u64,
+    #[prost(uint64, tag = "2")]
+    term: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    membership: Bytes,
+    #[prost(uint64, tag = "4")]
+    bytes: u64,
+}
+
+struct MemorySnapshot {
+    manifest: MemoryManifest,
+    content: Bytes,
+}
+
+impl MemorySnapshots {
+    pub(crate) fn new(store: Arc<MemoryStore>) -> Self {
+        Self { store, newest: Arc::default() }
+    }
+}
+
+impl SnapshotHome for MemorySnapshots {
+    fn build(&self) -> Result<Arc<dyn SnapshotSource>, SnapshotFailed> {
+        let mut rows = Rows::default();
+        for (family, content) in self.store.dump() {
+            let family = Family::ALL.iter().position(|known| *known == family).unwrap_or_default();
+            let family = u32::try_from(family).unwrap_or_default();
+            rows.rows.extend(content.into_iter().map(|(key, value)| Row { family, key, value }));
+        }
+        let copy = Arc::new(MemoryStore::new());
+        copy.write(&batch(&rows)).map_err(failed)?;
+        let machine = Machine::open(copy).map_err(failed)?;
+        let position = machine.position().ok_or_else(|| failed("nothing has been applied yet"))?;
+        let content = Bytes::from(rows.encode_to_vec());
+        let manifest = MemoryManifest {
+            index: position.index,
+            term: position.term,
+            membership: machine.membership().clone(),
+            bytes: content.len() as u64,
+        };
+        let snapshot = Arc::new(MemorySnapshot { manifest, content });
+        *self.newest.lock() = Some(Arc::clone(&snapshot));
+        Ok(snapshot)
+    }
+
+    fn newest(&self) -> Option<Arc<dyn SnapshotSource>> {
+        let newest: Arc<dyn SnapshotSource> = self.newest.lock().clone()?;
+        Some(newest)
+    }
+
+    fn receive(&self, manifest: &[u8]) -> Result<Box<dyn SnapshotSink>, SnapshotFailed> {
+        let manifest = MemoryManifest::decode(manifest).map_err(failed)?;
+        Ok(Box::new(MemorySink {
+            manifest,
+            content: Vec::new(),
+            store: Arc::clone(&self.store),
+            newest: Arc::clone(&self.newest),
+        }))
+    }
+}
+
+impl SnapshotSource for MemorySnapshot {
+    fn manifest(&self) -> Bytes {
+        self.manifest.encode_to_vec().into()
+    }
+
+    fn position(&self) -> Position {
+        Position { index: self.manifest.index, term: self.manifest.term, leader: 0 }
+    }
+
+    fn membership(&self) -> Bytes {
+        self.manifest.membership.clone()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.manifest.bytes
+    }
+
+    fn read(&self, _file: usize, offset: u64, bytes_max: usize) -> Result<Bytes, SnapshotFailed> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.content.len());
+        let end = start.saturating_add(bytes_max).min(self.content.len());
+        Ok(self.content.slice(start..end))
+    }
+}
+
+struct MemorySink {
+    manifest: MemoryManifest,
+    content: Vec<u8>,
+    store: Arc<MemoryStore>,
+    newest: Arc<Mutex<Option<Arc<MemorySnapshot>>>>,
+}
+
+impl SnapshotSink for MemorySink {
+    fn wanted(&self) -> Result<Vec<WantedFile>, SnapshotFailed> {
+        let complete = self.content.len() as u64 >= self.manifest.bytes;
+        let wanted = WantedFile { file: 0, offset: self.content.len() as u64 };
+        Ok(if complete { Vec::new() } else { vec![wanted] })
+    }
+
+    fn position(&self) -> Position {
+        Position { index: self.manifest.index, term: self.manifest.term, leader: 0 }
+    }
+
+    fn membership(&self) -> Bytes {
+        self.manifest.membership.clone()
+    }
+
+    fn write(&mut self, _file: usize, offset: u64, piece: &[u8]) -> Result<(), SnapshotFailed> {
+        if offset != self.content.len() as u64 || offset + piece.len() as u64 > self.manifest.bytes {
+            return Err(failed(format!("a piece at {offset} does not follow")));
+        }
+        self.content.extend_from_slice(piece);
+        Ok(())
+    }
+
+    fn install(self: Box<Self>) -> Result<(), SnapshotFailed> {
+        if self.content.len() as u64 != self.manifest.bytes {
+            return Err(failed("pieces are missing"));
+        }
+        let content = Bytes::from(self.content);
+        let rows = Rows::decode(content.clone()).map_err(failed)?;
+        let fresh = MemoryStore::new();
+        fresh.write(&batch(&rows)).map_err(failed)?;
+        self.store.load(fresh.dump());
+        *self.newest.lock() = Some(Arc::new(MemorySnapshot { manifest: self.manifest, content }));
+        Ok(())
+    }
+}
+
+fn batch(rows: &Rows) -> Batch {
+    let mut batch = Batch::default();
+    for row in &rows.rows {
+        if let Some(family) = usize::try_from(row.family).ok().and_then(|at| Family::ALL.get(at)) {
+            batch.put(*family, row.key.clone(), row.value.clone());
+        }
+    }
+    batch
+}

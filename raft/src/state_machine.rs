@@ -1,0 +1,198 @@
+//! openraft's state machine over [`quilt_state::Machine`]: applies committed entries in batches and tells everybody who
+//! waits, always in the same order: rows, horizon, watchers, own requests, the leader's answers.
+
+use std::io;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt};
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use quilt_proto::Outcome;
+use quilt_state::{Input, Machine, Payload, Position, Store};
+
+use crate::answers::Answers;
+use crate::applied::{Applied, Mark};
+use crate::clock::Clock;
+use crate::codec;
+use crate::hub::Hub;
+use crate::requests::Requests;
+use crate::snapshot::{SnapshotHome, SnapshotSink, SnapshotSource};
+use crate::types::{LogId, Reply, SnapshotMeta, StoredMembership, TypeConfig, log_id};
+
+pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
+
+/// Entries applied as one batch at most: bounds how long readers of the newest state wait for the batch.
+const BATCH_ENTRIES: usize = 64;
+
+/// A snapshot in openraft's hands: one of ours to send, or one that has arrived to install.
+pub(crate) enum SnapshotData {
+    Own(Arc<dyn SnapshotSource>),
+    Arrived(Box<dyn SnapshotSink>),
+}
+
+/// Everybody apply talks to.
+pub(crate) struct Listeners {
+    pub(crate) applied: Arc<Applied>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) requests: Arc<Requests>,
+    pub(crate) answers: Arc<Answers>,
+    pub(crate) clock: Arc<Clock>,
+}
+
+/// The replicated state machine of one replica.
+pub(crate) struct StateMachine {
+    machine: Machine<dyn Store>,
+    home: Arc<dyn SnapshotHome>,
+    listeners: Listeners,
+}
+
+fn failed(error: impl std::fmt::Display) -> io::Error {
+    io::Error::other(error.to_string())
+}
+
+const fn position(id: &LogId) -> Position {
+    Position { index: id.index, term: id.leader_id.term, leader: 0 }
+}
+
+fn stored_membership(bytes: &[u8]) -> Result<StoredMembership, io::Error> {
+    if bytes.is_empty() {
+        return Ok(StoredMembership::default());
+    }
+    let (id, membership) = codec::decode_membership_at(bytes)?;
+    Ok(StoredMembership::new(Some(id), membership))
+}
+
+fn meta(position: Position, membership: &[u8]) -> Result<SnapshotMeta, io::Error> {
+    Ok(SnapshotMeta {
+        last_log_id: Some(log_id(position.term, position.index)),
+        last_membership: stored_membership(membership)?,
+    })
+}
+
+impl StateMachine {
+    pub(crate) const fn new(machine: Machine<dyn Store>, home: Arc<dyn SnapshotHome>, listeners: Listeners) -> Self {
+        Self { machine, home, listeners }
+    }
+
+    fn mark(&self) -> Mark {
+        self.listeners.applied.mark()
+    }
+
+    fn apply_batch(&mut self, batch: Vec<EntryResponder<TypeConfig>>) -> Result<(), io::Error> {
+        let mut inputs = Vec::with_capacity(batch.len());
+        let mut responders = Vec::with_capacity(batch.len());
+        for (entry, responder) in batch {
+            let payload = match &entry.payload {
+                EntryPayload::Blank => Payload::Blank,
+                EntryPayload::Normal(bytes) => Payload::Entry(codec::decode_entry(bytes)?),
+                EntryPayload::Membership(membership) => {
+                    Payload::Membership(codec::encode_membership_at(&entry.log_id, membership))
+                }
+            };
+            inputs.push(Input { position: position(&entry.log_id), payload });
+            responders.push((entry.log_id.index, responder));
+        }
+        let Some(term) = inputs.last().map(|input| input.position.term) else { return Ok(()) };
+        let listeners = &self.listeners;
+        listeners.applied.herald(inputs.iter().filter_map(|input| match &input.payload {
+            Payload::Entry(entry) => Some(entry),
+            Payload::Blank | Payload::Membership(_) => None,
+        }));
+        let mut done = self.machine.apply(&inputs).map_err(failed)?;
+        let horizon = self.machine.horizon();
+        listeners.clock.applied(horizon.cluster_time_ms);
+        let revision = horizon.revision;
+        listeners.applied.publish(horizon, term);
+        listeners.hub.publish(std::mem::take(&mut done.events), &done.dropped, revision);
+        listeners.requests.applied(&done.outcomes, self.mark(), &self.machine);
+        listeners.answers.applied(&done.outcomes);
+        let mut outcomes = done.outcomes.into_iter().peekable();
+        for (index, responder) in responders {
+            let mut own: Vec<Outcome> = Vec::new();
+            while let Some(outcome) = outcomes.next_if(|outcome| outcome.index == index) {
+                own.push(outcome.outcome);
+            }
+            if let Some(responder) = responder {
+                responder.send(Reply { outcomes: Arc::new(own) });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        // Only durable positions are told here: this is called while opening, before anything was applied.
+        let applied = self.machine.position().map(|position| log_id(position.term, position.index));
+        Ok((applied, stored_membership(self.machine.membership())?))
+    }
+
+    async fn apply<S>(&mut self, entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut batches = entries.ready_chunks(BATCH_ENTRIES);
+        while let Some(batch) = batches.next().await {
+            let batch = batch.into_iter().collect::<Result<Vec<_>, _>>()?;
+            self.apply_batch(batch)?;
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder { home: Arc::clone(&self.home) }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
+        let SnapshotData::Arrived(sink) = snapshot else {
+            // A kept snapshot is a flushed checkpoint, so the state can never be behind it.
+            return Err(failed("the state is behind its own snapshot: the data directory is not whole"));
+        };
+        let listeners = &self.listeners;
+        let revision = {
+            let _replacing = listeners.applied.replacing();
+            sink.install().map_err(failed)?;
+            let store = Arc::clone(self.machine.store());
+            self.machine = Machine::open(Arc::clone(&store)).map_err(failed)?;
+            let horizon = self.machine.horizon();
+            let term = self.machine.position().unwrap_or_default().term;
+            listeners.clock.applied(horizon.cluster_time_ms);
+            let revision = horizon.revision;
+            listeners.applied.replace(store, horizon, term);
+            revision
+        };
+        tracing::info!(last = ?meta.last_log_id, %revision, "installed a snapshot");
+        listeners.hub.reset(revision);
+        listeners.requests.installed(self.mark(), &self.machine);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<openraft::alias::SnapshotOf<TypeConfig, SnapshotData>>, io::Error> {
+        let Some(source) = self.home.newest() else { return Ok(None) };
+        let meta = meta(source.position(), &source.membership())?;
+        Ok(Some(openraft::Snapshot { meta, snapshot: SnapshotData::Own(source) }))
+    }
+}
+
+/// Builds a snapshot beside apply.
+pub(crate) struct Builder {
+    home: Arc<dyn SnapshotHome>,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> Result<openraft::alias::SnapshotOf<TypeConfig, SnapshotData>, io::Error> {
+        use openraft::type_config::TypeConfigExt;
+
+        let home = Arc::clone(&self.home);
+        let source = TypeConfig::spawn_blocking(move || home.build()).await?.map_err(failed)?;
+        let meta = meta(source.position(), &source.membership())?;
+        Ok(openraft::Snapshot { meta, snapshot: SnapshotData::Own(source) })
+    }
+}

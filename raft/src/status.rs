@@ -1,0 +1,175 @@
+//! [`Status`]: one truthful picture of a replica, read from the agreement layer itself.
+
+use std::time::Duration;
+
+use openraft::{Instant as _, ServerState};
+use quilt_proto::ReplicaId;
+
+use crate::leadership::Leadership;
+use crate::types::Metrics;
+
+/// What part a replica plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Receives the log, does not vote.
+    Learner,
+    /// Follows a leader and votes.
+    Follower,
+    /// Stands for election.
+    Candidate,
+    /// Leads.
+    Leader,
+    /// Has stopped.
+    Stopped,
+}
+
+/// A member of the control plane, as this replica sees it.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Member {
+    /// Its id.
+    pub id: ReplicaId,
+    /// Where its peers reach it.
+    pub address: String,
+    /// Whether it votes.
+    pub voter: bool,
+    /// Last log index it has stored; known on the leader only.
+    pub matched_index: Option<u64>,
+    /// Entries it is behind the leader's log; known on the leader only.
+    pub lag_entries: Option<u64>,
+    /// Time since the leader last had an answer from it; known on the leader only.
+    pub last_contact_ms: Option<u64>,
+    /// Time since this replica last heard from it on its own.
+    pub last_heard_ms: Option<u64>,
+}
+
+/// One picture of a replica.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Status {
+    /// This replica.
+    pub id: ReplicaId,
+    /// Id of the control plane.
+    pub cluster: String,
+    /// Its epoch: raised by every restore.
+    pub epoch: u64,
+    /// This replica's part.
+    pub role: Role,
+    /// Leadership as announced to the layers above.
+    pub leadership: Leadership,
+    /// Current term.
+    pub term: u64,
+    /// Who leads, as far as known here.
+    pub leader: Option<ReplicaId>,
+    /// Whether this replica has caught up once since it started, and may serve reads.
+    pub ready: bool,
+    /// Last index of the local log.
+    pub last_log_index: u64,
+    /// Last index known to be committed.
+    pub committed_index: u64,
+    /// Last index applied here.
+    pub applied_index: u64,
+    /// Last index covered by the newest snapshot.
+    pub snapshot_index: Option<u64>,
+    /// Last index purged from the log.
+    pub purged_index: Option<u64>,
+    /// Bytes of the log.
+    pub log_bytes: u64,
+    /// Newest revision applied here.
+    pub revision: u64,
+    /// Cluster time, best local estimate.
+    pub cluster_time_ms: u64,
+    /// On the leader: time since a quorum last acknowledged it.
+    pub quorum_acknowledged_ms: Option<u64>,
+    /// All members.
+    pub members: Vec<Member>,
+    /// Whether a membership change is under way.
+    pub membership_changing: bool,
+    /// Voters that may fail before writes stop; on the leader counted from those that answer, else from their number.
+    pub failures_tolerated: u64,
+    /// Own requests and reads.
+    pub load: Load,
+    /// Why the replica has stopped, if it has.
+    pub error: Option<String>,
+}
+
+/// Queues and caches that have limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Load {
+    /// Commands waiting on the leader.
+    pub proposals_waiting: usize,
+    /// Bytes of events held for watchers.
+    pub event_ring_bytes: usize,
+    /// Distinct prefixes watched.
+    pub watched_prefixes: usize,
+    /// Syncs of the log since it was opened.
+    pub log_syncs: u64,
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn role(metrics: &Metrics) -> Role {
+    if metrics.running_state.is_err() {
+        return Role::Stopped;
+    }
+    match metrics.state {
+        ServerState::Learner => Role::Learner,
+        ServerState::Follower => Role::Follower,
+        ServerState::Candidate => Role::Candidate,
+        ServerState::Leader => Role::Leader,
+        ServerState::Shutdown => Role::Stopped,
+    }
+}
+
+pub(crate) fn quorum_acknowledged_ms(metrics: &Metrics) -> Option<u64> {
+    metrics.last_quorum_acked.as_ref().map(|acked| millis(acked.elapsed()))
+}
+
+/// The members, and how many voters may fail. `alive_within` is how recent an answer counts as alive.
+pub(crate) fn members(
+    metrics: &Metrics,
+    heard: impl Fn(u64) -> Option<Duration>,
+    alive_within: Duration,
+) -> (Vec<Member>, u64) {
+    let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
+    let leads = metrics.state == ServerState::Leader;
+    let last = metrics.last_log_index;
+    let members: Vec<Member> = metrics
+        .membership_config
+        .nodes()
+        .map(|(id, node)| {
+            let own = *id == metrics.id;
+            let matched_index = match &metrics.replication {
+                Some(_) if own => last,
+                Some(replication) => replication.get(id).and_then(|matched| matched.as_ref().map(|log| log.index)),
+                None => None,
+            };
+            let contact = match &metrics.heartbeat {
+                Some(_) if own => Some(Duration::ZERO),
+                Some(beats) => beats.get(id).and_then(|at| at.as_ref().map(|at| at.elapsed())),
+                None => None,
+            };
+            Member {
+                id: ReplicaId(*id),
+                address: node.addr.clone(),
+                voter: voters.contains(id),
+                matched_index,
+                lag_entries: matched_index.map(|matched| last.unwrap_or(0).saturating_sub(matched)),
+                last_contact_ms: contact.map(millis),
+                last_heard_ms: heard(*id).map(millis),
+            }
+        })
+        .collect();
+    let alive = |id: &u64| {
+        let member = members.iter().find(|member| member.id.0 == *id);
+        !leads || member.is_some_and(|member| member.last_contact_ms.is_some_and(|ms| ms <= millis(alive_within)))
+    };
+    // During a joint change every configuration needs its own majority: the weaker one counts.
+    let spare = metrics.membership_config.get_joint_config().iter().map(|config| {
+        let quorum = config.len() / 2 + 1;
+        config.iter().filter(|id| alive(id)).count().saturating_sub(quorum)
+    });
+    let spare = u64::try_from(spare.min().unwrap_or(0)).unwrap_or(0);
+    (members, spare)
+}

@@ -1,0 +1,141 @@
+//! One replica in memory: the same code as a whole control plane, without peers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quilt_proto::{ClusterId, Compare, Key, KeyPrefix, Op, Put, ReplicaId, Revision, Txn};
+use quilt_raft::{AskError, Consistency, Decision, Leadership, Limit, ProposeError, ReadError, Replica, WatchError};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn key(name: &str) -> Key {
+    Key::new("default", "", "configmaps", "default", name).expect("valid key")
+}
+
+fn put(name: &str, value: &str) -> Op {
+    Op::from(Put { key: key(name).bytes().clone(), value: Bytes::copy_from_slice(value.as_bytes()), ..Put::default() })
+}
+
+fn last(decision: Decision) -> Revision {
+    match decision {
+        Decision::Applied { last, .. } => last,
+        Decision::Rejected { .. } => panic!("rejected: {decision:?}"),
+    }
+}
+
+/// A write is decided once, read back at every consistency, refused when a compare fails, and watched in order.
+#[tokio::test]
+async fn writes_reads_and_watches() {
+    let replica = Replica::memory(ReplicaId(1)).await;
+    let prefix = KeyPrefix::resource("default", "", "configmaps").expect("valid prefix");
+    let mut watch = replica.watch(prefix.clone(), Revision::ZERO);
+
+    let create = Txn::new(vec![Compare::absent(&key("a"))], vec![put("a", "1")]);
+    let first = last(replica.propose(create.clone(), DEADLINE).await.expect("applied"));
+    let again = replica.propose(create, DEADLINE).await.expect("decided");
+    assert_eq!(again, Decision::Rejected { compare: 0, mod_revision: first });
+
+    for consistency in [Consistency::Linearizable, Consistency::Stale, Consistency::AtLeast(first)] {
+        let view = replica.read(consistency, DEADLINE).await.expect("readable");
+        let record = view.get(&key("a")).expect("readable").expect("present");
+        assert_eq!((&record.value[..], record.mod_revision), (&b"1"[..], first.get()));
+    }
+    let two = Txn::new(vec![], vec![put("b", "1"), put("c", "1")]);
+    let second = last(replica.propose(two, DEADLINE).await.expect("applied"));
+    let other = Key::new("default", "", "secrets", "default", "x").expect("valid");
+    let unrelated = Txn::new(vec![], vec![Op::from(Put { key: other.bytes().clone(), ..Put::default() })]);
+    let third = last(replica.propose(unrelated, DEADLINE).await.expect("applied"));
+
+    let mut names = Vec::new();
+    while names.len() < 3 {
+        let batch = watch.next().await.expect("open");
+        names.extend(batch.events.iter().map(|event| event.key.parts().name.to_owned()));
+        assert!(batch.events.iter().all(|event| event.txn_end <= batch.upto));
+    }
+    assert_eq!(names, ["a", "b", "c"]);
+    assert_eq!(watch.position(), third, "a change elsewhere moves the position on without an event");
+
+    let view = replica.read(Consistency::Linearizable, DEADLINE).await.expect("readable");
+    let page = view.scan(&prefix, None, Limit { records: 10, bytes: 1 << 20 }).expect("readable");
+    assert_eq!((page.records.len(), page.more), (3, false));
+    let before = view.at(first).expect("kept").scan(&prefix, None, Limit { records: 10, bytes: 1 << 20 });
+    assert_eq!(before.expect("readable").records.len(), 1);
+    assert_eq!(view.at(Revision::new(1_000)).err(), Some(ReadError::Ahead { current: third }));
+    let ahead = replica.read(Consistency::AtLeast(Revision::new(1_000)), Duration::from_millis(20)).await;
+    assert_eq!(ahead.err(), Some(ReadError::Ahead { current: third }));
+
+    // A watch from the middle of a transaction gets the rest of it.
+    let mut middle = replica.watch(prefix, Revision::new(second.get() - 1));
+    let rest = middle.next().await.expect("open");
+    assert_eq!(rest.events.len(), 1);
+    assert_eq!(rest.events[0].revision, second);
+    replica.shutdown().await;
+    assert_eq!(middle.next().await.err(), Some(WatchError::Stopped));
+}
+
+/// Many writers at once: every write has its own revision, and concurrent creates of one key have one winner.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_writers_have_one_winner_each() {
+    let replica = Replica::memory(ReplicaId(1)).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for writer in 0..200 {
+        let replica = replica.clone();
+        tasks.spawn(async move {
+            let name = format!("k{}", writer % 50);
+            let txn = Txn::new(vec![Compare::absent(&key(&name))], vec![put(&name, "x")]);
+            replica.propose(txn, DEADLINE).await.expect("decided")
+        });
+    }
+    let mut revisions = std::collections::BTreeSet::new();
+    while let Some(decision) = tasks.join_next().await {
+        if let Decision::Applied { last, .. } = decision.expect("no panic") {
+            assert!(revisions.insert(last), "revision {last} given twice");
+        }
+    }
+    assert_eq!(revisions.len(), 50);
+}
+
+/// The fence: a leadership that holds may write, one that never was may not.
+#[tokio::test]
+async fn local_proposals_are_fenced() {
+    let replica = Replica::memory(ReplicaId(1)).await;
+    let leader = replica.leadership().borrow().held().expect("the only replica leads");
+    let txn = Txn::new(vec![], vec![put("a", "1")]);
+    replica.propose_local(leader, txn.clone()).await.expect("applied");
+    let stale = quilt_raft::LeaderId { term: leader.term + 1, ..leader };
+    assert_eq!(replica.propose_local(stale, txn).await.err(), Some(ProposeError::NotLeader));
+}
+
+/// Services answer on the leader, unknown ones and failures are told apart, and status is serializable truth.
+#[tokio::test]
+async fn services_and_status() {
+    let replica = Replica::memory(ReplicaId(7)).await;
+    replica.serve("echo", Arc::new(|body| Box::pin(async move { Ok(body) })));
+    replica.serve("broken", Arc::new(|_| Box::pin(async { Err("no".to_owned()) })));
+    let body = Bytes::from_static(b"hello");
+    assert_eq!(replica.ask_leader("echo", body.clone(), DEADLINE).await, Ok(body.clone()));
+    assert_eq!(replica.ask_leader("broken", body.clone(), DEADLINE).await, Err(AskError::Failed("no".into())));
+    assert_eq!(replica.ask_leader("none", body, DEADLINE).await, Err(AskError::Unknown("none".into())));
+    let status = replica.status();
+    assert_eq!((status.id, status.leader, status.ready), (ReplicaId(7), Some(ReplicaId(7)), true));
+    assert!(matches!(status.leadership, Leadership::Leader(_)));
+    assert_eq!(status.failures_tolerated, 0);
+}
+
+/// Dropping a cluster ends its watches and reads, and nobody else's.
+#[tokio::test]
+async fn a_dropped_cluster_is_gone_at_once() {
+    let replica = Replica::memory(ReplicaId(1)).await;
+    let doomed = Key::new("doomed", "", "pods", "a", "b").expect("valid");
+    let txn = Txn::new(vec![], vec![Op::from(Put { key: doomed.bytes().clone(), ..Put::default() })]);
+    let at = last(replica.propose(txn, DEADLINE).await.expect("applied"));
+    let mut gone = replica.watch(KeyPrefix::cluster("doomed").expect("valid"), at);
+    let mut kept = replica.watch(KeyPrefix::cluster("default").expect("valid"), at);
+    replica.admin().drop_cluster(ClusterId("doomed".into())).await.expect("dropped");
+    assert_eq!(gone.next().await.err(), Some(WatchError::Dropped));
+    let view = replica.read(Consistency::Linearizable, DEADLINE).await.expect("readable");
+    assert_eq!(view.get(&doomed).err(), Some(ReadError::Dropped));
+    replica.propose(Txn::new(vec![], vec![put("a", "1")]), DEADLINE).await.expect("applied");
+    assert_eq!(kept.next().await.expect("open").events.len(), 1);
+}
