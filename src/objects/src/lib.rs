@@ -5,6 +5,8 @@
 #![deny(clippy::float_arithmetic, clippy::cast_possible_truncation, clippy::indexing_slicing)]
 
 pub mod canonical;
+pub mod decode;
+pub mod default;
 pub mod int_or_string;
 pub mod kind;
 pub mod names;
