@@ -6,7 +6,9 @@
 //! controllers or the scheduler: it sees one `quilt_raft::Replica`.
 #![forbid(unsafe_code)]
 
+pub mod authn;
 pub mod context;
+pub mod directory;
 pub mod identity;
 pub mod negotiate;
 pub mod route;
