@@ -17,7 +17,7 @@ use crate::kind::Target;
 use crate::registry::Registry;
 use crate::status::Status;
 
-pub use json::{json, value};
+pub use json::{json, parsed, value};
 pub use parse::{Parsed, parse};
 pub use protobuf::{is_protobuf, protobuf};
 

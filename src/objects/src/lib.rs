@@ -10,6 +10,7 @@ pub mod default;
 pub mod int_or_string;
 pub mod kind;
 pub mod names;
+pub mod patch;
 pub mod place;
 pub mod quantity;
 pub mod registry;

@@ -13,7 +13,7 @@ pub fn json<'a>(
     body: &[u8],
     validation: FieldValidation,
 ) -> Result<Decoded, DecodeError> {
-    finish(target.into(), parse(body)?, validation)
+    parsed(target, parse(body)?, validation)
 }
 
 /// Checks a tree that came from elsewhere: a YAML body, or the outcome of a patch.
@@ -22,10 +22,16 @@ pub fn value<'a>(
     value: Value,
     validation: FieldValidation,
 ) -> Result<Decoded, DecodeError> {
-    finish(target.into(), Parsed { value, duplicates: Vec::new() }, validation)
+    parsed(target, Parsed { value, duplicates: Vec::new() }, validation)
 }
 
-fn finish(target: Target<'_>, parsed: Parsed, validation: FieldValidation) -> Result<Decoded, DecodeError> {
+/// Checks a document whose duplicate keys are known.
+pub fn parsed<'a>(
+    target: impl Into<Target<'a>>,
+    parsed: Parsed,
+    validation: FieldValidation,
+) -> Result<Decoded, DecodeError> {
+    let target = target.into();
     let Parsed { mut value, duplicates } = parsed;
     let Value::Object(map) = &value else {
         return Err(DecodeError::NotAnObject { found: name_of(&value) });
