@@ -84,16 +84,21 @@ fn fetch(kept: &Path) -> Result<()> {
         std::fs::create_dir_all(kept.join(dir)).with_context(|| format!("making {}", kept.display()))?;
     }
     let source = format!("deb [signed-by={KEYRING}] http://deb.debian.org/debian {RELEASE} main\n");
-    std::fs::write(kept.join("sources.list"), source).context("writing a list of packages")?;
+    std::fs::write(kept.join("sources.list"), source).context("writing a list of sources")?;
+    std::fs::write(kept.join("status"), "").context("writing an empty list of packages")?;
     let set = |name: &str, path: &str| format!("{name}={}", kept.join(path).display());
     let options = [
         set("Dir::Etc::sourcelist", "sources.list"),
         "Dir::Etc::sourceparts=-".to_owned(),
+        "Dir::Etc::preferencesparts=-".to_owned(),
         set("Dir::State::lists", "lists"),
+        // What is installed has no say in what is fetched.
+        set("Dir::State::status", "status"),
         set("Dir::Cache", "."),
         set("Dir::Cache::archives", "archives"),
-        // Without a list of translations and contents there is less to fetch.
+        // Descriptions and icons are not needed.
         "Acquire::Languages=none".to_owned(),
+        "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
         // Whoever runs this owns the directories; apt's own user does not.
         "APT::Sandbox::User=".to_owned() + &user(),
     ];

@@ -37,16 +37,13 @@ fn variables(dir: PathBuf) -> Vec<(&'static str, PathBuf)> {
     vec![("ROCKSDB_LIB_DIR", dir), ("ROCKSDB_STATIC", "1".into())]
 }
 
-/// What the library depends on besides its version: machine, compiler, and how it is built.
+/// What the library depends on besides its version: compiler, machine, and how it is built.
 fn key() -> Result<String> {
-    let output = Command::new("g++").args(["-dumpfullversion", "-dumpmachine"]).output();
+    let output = Command::new("g++").arg("-dumpfullversion").output();
     let output = output.context("running g++: install it, or run ./scripts/test, which does")?;
-    let told = String::from_utf8_lossy(&output.stdout);
-    let mut words: Vec<&str> = told.split_whitespace().collect();
-    words.sort_unstable();
-    // Raise the last word when the flags below change.
-    words.push("lz4-1");
-    Ok(words.join("-"))
+    let compiler = String::from_utf8_lossy(&output.stdout);
+    // Raise the number when the way of building changes.
+    Ok(format!("{}-gcc{}-lz4-1", std::env::consts::ARCH, compiler.trim()))
 }
 
 /// The line of cargo's report that tells where a build script wrote.
