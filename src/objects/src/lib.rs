@@ -7,6 +7,7 @@
 pub mod canonical;
 pub mod decode;
 pub mod default;
+pub mod hooks;
 pub mod int_or_string;
 pub mod kind;
 pub mod names;
@@ -17,4 +18,5 @@ pub mod registry;
 pub mod schema;
 pub mod select;
 pub mod status;
+pub mod table;
 pub mod validate;
