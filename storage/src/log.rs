@@ -10,6 +10,7 @@
 mod memory;
 mod record;
 mod rocks;
+mod torn;
 mod view;
 mod writer;
 

@@ -107,8 +107,14 @@ impl Store for RocksStore {
     fn write(&self, batch: &Batch) -> Result<(), StoreError> {
         let db = self.db();
         let mut rows = WriteBatch::default();
+        // Neighbouring writes are mostly of one family: its handle is looked up once.
+        let mut last = None;
         for write in &batch.writes {
-            let family = cf(&db, write.family)?;
+            let family = match last {
+                Some((family, handle)) if family == write.family => handle,
+                _ => cf(&db, write.family)?,
+            };
+            last = Some((write.family, family));
             match &write.value {
                 Some(value) => rows.put_cf(family, &write.key, value),
                 None => rows.delete_cf(family, &write.key),

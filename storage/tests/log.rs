@@ -1,7 +1,7 @@
 //! Every promise of `LogEngine`, shown on both engines; durability shown on the real database.
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use bytes::Bytes;
@@ -199,24 +199,44 @@ fn killed() {
     assert_eq!(killed.vote(), Some(Bytes::from("two")));
 }
 
-/// A last record that was not written whole is cut off; everything acknowledged before it stays.
+/// The newest file of the database's write-ahead log.
+fn newest_file(dir: &Path) -> PathBuf {
+    let paths = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.extension().is_some_and(|ending| ending == "log")).max().unwrap()
+}
+
+/// A last write of which a power cut kept only a part, its beginning or some of its sectors, is cut off; everything
+/// before it stays, and the log goes on from there.
 #[test]
 fn torn_tail() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
     append(&log, records(0..20, 1)).unwrap();
-    append(&log, records(20..21, 1)).unwrap();
-    let copy = copy_of(dir.path());
-    let wal = std::fs::read_dir(copy.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .find(|path| path.extension().is_some_and(|ending| ending == "log"))
-        .unwrap();
-    let content = std::fs::read(&wal).unwrap();
-    std::fs::write(&wal, &content[..content.len() - 3]).unwrap();
-    let torn = open(copy.path());
-    assert_eq!(torn.bounds().last, Some(position(19, 1)));
-    assert_eq!(torn.read(0..20).unwrap(), records(0..20, 1));
+    let before = std::fs::read(newest_file(dir.path())).unwrap().len();
+    let large = LogRecord { payload: vec![9; 100_000].into(), ..record(20, 1) };
+    append(&log, vec![large]).unwrap();
+    let end = std::fs::read(newest_file(dir.path())).unwrap().len();
+    // What is kept of the file, and which part of it is lost.
+    let tears = [
+        (end - 3, 0..0),
+        (before + 512, 0..0),
+        (end, before + 2_048..before + 2_560),
+        (end, before + 60_000..before + 61_024),
+    ];
+    for (kept, lost) in tears {
+        let copy = copy_of(dir.path());
+        let path = newest_file(copy.path());
+        let mut content = std::fs::read(&path).unwrap();
+        content.truncate(kept);
+        content[lost].fill(0);
+        std::fs::write(&path, content).unwrap();
+        let torn = open(copy.path());
+        assert_eq!(torn.bounds().last, Some(position(19, 1)));
+        assert_eq!(torn.read(0..20).unwrap(), records(0..20, 1));
+        append(&torn, records(20..22, 2)).unwrap();
+        drop(torn);
+        assert_eq!(open(copy.path()).read(20..22).unwrap(), records(20..22, 2));
+    }
 }
 
 /// A damaged record with whole ones behind it is corruption: the log refuses to open rather than lose them.
@@ -228,16 +248,13 @@ fn damage_in_the_middle() {
         append(&log, records(index..index + 1, 1)).unwrap();
     }
     let copy = copy_of(dir.path());
-    let wal = std::fs::read_dir(copy.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .find(|path| path.extension().is_some_and(|ending| ending == "log"))
-        .unwrap();
-    let mut content = std::fs::read(&wal).unwrap();
+    let path = newest_file(copy.path());
+    let mut content = std::fs::read(&path).unwrap();
     let middle = content.len() / 2;
     content[middle] ^= 1;
-    std::fs::write(&wal, &content).unwrap();
+    std::fs::write(&path, &content).unwrap();
     assert!(matches!(RocksLog::open(copy.path(), &Memory::default()), Err(LogError::Open(_))));
+    assert_eq!(std::fs::read(&path).unwrap(), content, "nothing was cut off");
 }
 
 /// Completions run in the order of the calls, votes between entries included, and many waiting calls share a sync.

@@ -9,9 +9,10 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use rocksdb::{DB, Direction, IteratorMode, ReadOptions};
+use rocksdb::{DB, Direction, ErrorKind, IteratorMode, ReadOptions};
 
 use super::record::{COMMITTED, ENTRIES_END, PURGED, Placed, VOTE, decode_entry, decode_purge, entry_index, entry_key};
+use super::torn::cut_tail;
 use super::view::View;
 use super::writer::{Change, Sync, Write, Writer, take_group};
 use super::{Bounds, Completion, LogEngine, LogError, LogPosition, LogRecord};
@@ -48,7 +49,13 @@ impl RocksLog {
     /// # Errors
     /// The database does not open, or its content has a hole or a damaged record.
     pub fn open(dir: &Path, memory: &Memory) -> Result<Self, LogError> {
-        let db = crate::db::open_log(dir, memory).map_err(|error| LogError::Open(error.to_string()))?;
+        let db = match crate::db::open_log(dir, memory) {
+            Err(error) if error.kind() == ErrorKind::Corruption && cut_torn_tail(dir) => {
+                crate::db::open_log(dir, memory)
+            }
+            opened => opened,
+        };
+        let db = db.map_err(|error| LogError::Open(error.to_string()))?;
         Self::start(Arc::new(db), memory)
     }
 
@@ -87,6 +94,22 @@ impl Drop for RocksLog {
             if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
                 tracing::error!("the log writer panicked");
             }
+        }
+    }
+}
+
+/// Cuts off what a power cut left of the last write; says whether there was anything to cut.
+fn cut_torn_tail(dir: &Path) -> bool {
+    match cut_tail(dir) {
+        Ok(Some(cut)) => {
+            let (file, end, removed) = (cut.file.display(), cut.end, cut.removed_bytes);
+            tracing::warn!(%file, end, removed, "the last write of the log was torn and has been cut off");
+            true
+        }
+        Ok(None) => false,
+        Err(error) => {
+            tracing::error!(%error, "looking for a torn write in the log failed");
+            false
         }
     }
 }
