@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::float_arithmetic, clippy::cast_possible_truncation, clippy::indexing_slicing)]
 
+pub mod apply;
 pub mod canonical;
 pub mod decode;
 pub mod default;
