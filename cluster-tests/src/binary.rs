@@ -1,0 +1,76 @@
+//! Finds the programs under test: the `quiltd` that belongs to this build, and a `kubectl` new enough for what we promise.
+
+use std::env::{current_exe, var_os};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+/// Oldest minor version of Kubernetes 1 whose kubectl we promise to serve.
+const KUBECTL_MINOR_MIN: u64 = 32;
+
+/// The `quiltd` to test: `QUILTD_BIN`, else the one beside this test's own build, brought up to date first.
+///
+/// # Errors
+/// When there is none and it cannot be built.
+pub fn quiltd() -> Result<PathBuf> {
+    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let found = FOUND.get_or_init(|| find_quiltd().map_err(|error| format!("{error:#}")));
+    found.clone().map_err(anyhow::Error::msg)
+}
+
+fn find_quiltd() -> Result<PathBuf> {
+    if let Some(given) = var_os("QUILTD_BIN").map(PathBuf::from) {
+        ensure!(given.is_file(), "QUILTD_BIN names {}, which is no file", given.display());
+        return Ok(given);
+    }
+    // target/<profile>/deps/<test>-<hash>
+    let test = current_exe().context("the test does not know its own path")?;
+    let profile = test.ancestors().nth(2).context("the test is not in a target directory")?;
+    let binary = profile.join("quiltd");
+    let name = profile.file_name().and_then(OsStr::to_str).unwrap_or("ci");
+    // Cargo itself knows whether anything has changed; a build of what is up to date takes a moment.
+    let cargo = var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo)
+        .args(["build", "--quiet", "--locked", "--package", "quiltd", "--profile"])
+        .arg(if name == "debug" { "dev" } else { name })
+        .arg("--target-dir")
+        .arg(profile.parent().context("a profile's directory has a parent")?)
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+        .status();
+    match built {
+        Ok(status) if status.success() => Ok(binary),
+        Ok(status) => bail!("quiltd cannot be built for these tests ({status}); set QUILTD_BIN to use another"),
+        Err(error) if binary.is_file() => {
+            // Without cargo, as on a host that only runs tests, what was built with them is used.
+            let _no_cargo = error;
+            Ok(binary)
+        }
+        Err(error) => Err(error).context("quiltd is not built and cargo cannot be run; build it or set QUILTD_BIN"),
+    }
+}
+
+/// A kubectl that runs and is new enough: `QUILTD_KUBECTL`, else the first on the `PATH`.
+///
+/// # Errors
+/// When there is none, or an older one: the claim is not tested by skipping it.
+pub fn kubectl() -> Result<PathBuf> {
+    let path = var_os("QUILTD_KUBECTL").map_or_else(|| PathBuf::from("kubectl"), PathBuf::from);
+    let output = Command::new(&path)
+        .args(["version", "--client", "--output", "json"])
+        .output()
+        .with_context(|| format!("{} cannot be run; install kubectl or set QUILTD_KUBECTL", path.display()))?;
+    let told: Value = serde_json::from_slice(&output.stdout).context("kubectl does not tell its version")?;
+    let version = told["clientVersion"]["gitVersion"].as_str().unwrap_or_default();
+    let mut numbers = version.trim_start_matches('v').split('.');
+    let minor = numbers.nth(1).and_then(|minor| minor.parse::<u64>().ok());
+    ensure!(
+        minor >= Some(KUBECTL_MINOR_MIN),
+        "{} is {version}; these tests need 1.{KUBECTL_MINOR_MIN} or later",
+        path.display()
+    );
+    Ok(path)
+}
