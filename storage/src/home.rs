@@ -257,18 +257,22 @@ pub(crate) fn point_to_state(home: &Path, name: &str) -> io::Result<()> {
     files::replace(&pointer(home), format!("{name}\n").as_bytes())
 }
 
-/// The state must reach up to where the log begins; between them nothing can be replayed.
+/// The log and the state must be of one life: a state without the vote that it was made under, or one that ends before
+/// the log begins, cannot go on safely.
 fn check_together(dir: &Path, log: &dyn LogEngine, state: &RocksStore) -> Result<(), HomeError> {
-    let Some(purged) = log.bounds().purged else { return Ok(()) };
     let row = state.get(Family::Meta, quilt_state::row::MACHINE)?.unwrap_or_default();
     let machine =
         MachineState::decode(row).map_err(|error| StoreError(format!("the machine's row does not decode: {error}")))?;
-    if machine.applied_index >= purged.index {
-        return Ok(());
+    let damaged = |reason: String| Err(HomeError::Damaged { dir: dir.into(), reason });
+    let bounds = log.bounds();
+    if machine.applied_index > 0 && bounds.last.is_none() && log.vote().is_none() {
+        return damaged(format!("its state ends at log entry {}, and its log is empty", machine.applied_index));
     }
-    let reason = format!(
-        "its state ends at log entry {}, and its log begins behind entry {}",
-        machine.applied_index, purged.index
-    );
-    Err(HomeError::Damaged { dir: dir.into(), reason })
+    match bounds.purged {
+        Some(purged) if machine.applied_index < purged.index => damaged(format!(
+            "its state ends at log entry {}, and its log begins behind entry {}",
+            machine.applied_index, purged.index
+        )),
+        _ => Ok(()),
+    }
 }

@@ -9,7 +9,8 @@ use prost::Message;
 use quilt_proto::state::MachineState;
 use quilt_state::{Batch, Family, Step, Store};
 use quilt_storage::{
-    Home, HomeError, Identity, LogEngine, LogRecord, Manifest, Snapshot, SnapshotError, SnapshotReceiver, check,
+    Completion, Home, HomeError, Identity, LogEngine, LogPosition, LogRecord, Manifest, Snapshot, SnapshotError,
+    SnapshotReceiver, check,
 };
 
 fn identity(replica: u64) -> Identity {
@@ -20,8 +21,9 @@ fn open(dir: &Path) -> Home {
     Home::open(dir, identity(1)).unwrap()
 }
 
-/// Writes what a machine would: some rows and its own, in one batch.
+/// Writes what a machine would: some rows and its own, in one batch. Nothing is applied without a vote.
 fn apply(home: &Home, index: u64, rows: std::ops::Range<u64>) {
+    wait(|done| home.log.save_vote("vote".into(), done));
     let mut batch = Batch::default();
     for row in rows {
         batch.put(Family::Versions, row.to_be_bytes().to_vec(), format!("row {row} of {index}").repeat(20));
@@ -39,9 +41,14 @@ fn apply(home: &Home, index: u64, rows: std::ops::Range<u64>) {
 }
 
 fn log(home: &Home, index: u64) {
-    let (tell, told) = mpsc::channel();
     let record = LogRecord { index, term: 1, leader: 1, payload: "entry".into() };
-    home.log.append(vec![record], Box::new(move |result| tell.send(result).unwrap()));
+    wait(|done| home.log.append(vec![record], done));
+}
+
+/// Makes one call of the log and waits until it is done.
+fn wait(call: impl FnOnce(Completion)) {
+    let (tell, told) = mpsc::channel();
+    call(Box::new(move |result| tell.send(result).unwrap()));
     told.recv().unwrap().unwrap();
 }
 
@@ -195,13 +202,22 @@ fn a_gap_between_state_and_log_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let home = open(dir.path());
     log(&home, 1);
-    let (tell, told) = mpsc::channel();
-    let upto = quilt_storage::LogPosition { index: 9, term: 1, leader: 1 };
-    home.log.purge(upto, Box::new(move |result| tell.send(result).unwrap()));
-    told.recv().unwrap().unwrap();
+    wait(|done| home.log.purge(LogPosition { index: 9, term: 1, leader: 1 }, done));
     drop(home);
     let refused = Home::open(dir.path(), identity(1)).unwrap_err().to_string();
     assert!(refused.contains("begins behind entry 9"), "{refused}");
+}
+
+/// A log that was taken away took the vote with it: the replica could vote twice, and refuses to start.
+#[test]
+fn a_missing_log_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = open(dir.path());
+    apply(&home, 4, 0..3);
+    drop(home);
+    std::fs::remove_dir_all(dir.path().join("log")).unwrap();
+    let refused = Home::open(dir.path(), identity(1)).unwrap_err().to_string();
+    assert!(refused.contains("its log is empty"), "{refused}");
 }
 
 /// A snapshot built on one replica is sent in pieces, installed on another one that had other rows, is what that one
