@@ -1,7 +1,9 @@
 //! `cargo xtask dev`: builds the binary and becomes it.
 
 use std::ffi::OsString;
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -30,6 +32,26 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     if !status.success() {
         bail!("quiltd did not build");
     }
+    link(workspace, &binary)?;
     let error = Command::new(&binary).arg("dev").args(&args.arguments).exec();
     Err(error).with_context(|| format!("starting {}", binary.display()))
+}
+
+/// Makes the binary reachable as `target/ci/quiltd`, where documents and people look for it, when cargo builds
+/// elsewhere.
+fn link(workspace: &Workspace, binary: &Path) -> Result<()> {
+    let usual = workspace.workspace_root.join("target/ci/quiltd");
+    if usual == binary || std::fs::read_link(&usual).is_ok_and(|target| target == binary) {
+        return Ok(());
+    }
+    if let Some(dir) = usual.parent() {
+        std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    }
+    match std::fs::remove_file(&usual) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("replacing {}", usual.display()));
+        }
+        _ => {}
+    }
+    symlink(binary, &usual).with_context(|| format!("linking {}", usual.display()))
 }
