@@ -110,7 +110,9 @@ fn splice(value: &Bytes, at: u32, revision: Revision) -> Bytes {
     }
 }
 
-/// Limits, well-formed keys, one cluster (or the tenant range) only, no cluster that was dropped.
+/// Limits, well-formed keys, writes in one cluster (or the tenant range) only, no cluster that was dropped. What a
+/// transaction in a cluster relies on may also stand in the tenant range: the credential it acts by, and the cluster's
+/// entry in the directory (architecture §3, step 2).
 fn check(facts: &Facts, txn: &Txn) -> Result<Vec<Key>, String> {
     if txn.ops.len() > TXN_OPS_MAX || txn.compares.len() > TXN_COMPARES_MAX {
         return Err(format!(
@@ -142,13 +144,18 @@ fn check(facts: &Facts, txn: &Txn) -> Result<Vec<Key>, String> {
     let parse = |bytes: &Bytes| Key::from_bytes(bytes.clone()).map_err(|error| error.to_string());
     let keys = txn.ops.iter().map(|op| parse(op_key(op))).collect::<Result<Vec<_>, _>>()?;
     let compared = txn.compares.iter().map(|Compare { key, .. }| parse(key)).collect::<Result<Vec<_>, _>>()?;
-    let mut clusters = keys.iter().chain(&compared).map(|key| key.parts().cluster);
-    if let Some(first) = clusters.next() {
-        if let Some(other) = clusters.find(|cluster| *cluster != first) {
-            return Err(format!("transaction touches two clusters: '{first}' and '{other}'"));
+    let clusters = keys.iter().chain(&compared).map(|key| key.parts().cluster);
+    let own = keys
+        .first()
+        .map_or_else(|| clusters.clone().find(|cluster| !cluster.is_empty()), |key| Some(key.parts().cluster));
+    if let Some(own) = own {
+        let foreign = |key: &&Key| key.parts().cluster != own;
+        let relied_on = |key: &&Key| !key.parts().cluster.is_empty() && foreign(key);
+        if let Some(other) = keys.iter().find(foreign).or_else(|| compared.iter().find(relied_on)) {
+            return Err(format!("transaction touches two clusters: '{own}' and '{}'", other.parts().cluster));
         }
-        if facts.dropped.contains(first) {
-            return Err(format!("cluster '{first}' was deleted"));
+        if facts.dropped.contains(own) {
+            return Err(format!("cluster '{own}' was deleted"));
         }
     }
     Ok(keys)
@@ -160,5 +167,28 @@ const fn op_key(op: &Op) -> &Bytes {
         Some(op::Kind::Put(put)) => &put.key,
         Some(op::Kind::Delete(delete)) => &delete.key,
         None => &EMPTY,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes stay in one cluster; a compare may stand beside them in the tenant range, but in no other cluster.
+    #[test]
+    fn transactions_touch_one_cluster() {
+        let key = |cluster: &str| Key::new(cluster, "", "things", "", "x").expect("valid");
+        let judge = |compares: &[&str], ops: &[&str]| {
+            let compares = compares.iter().map(|cluster| Compare::exists(&key(cluster))).collect();
+            let ops = ops.iter().map(|cluster| Op::delete(&key(cluster))).collect();
+            check(&Facts::default(), &Txn::new(compares, ops)).is_ok()
+        };
+        assert!(judge(&["a", ""], &["a", "a"]), "a credential is relied on");
+        assert!(judge(&[""], &[""]));
+        assert!(judge(&["", "a"], &[]));
+        assert!(!judge(&["b"], &["a"]));
+        assert!(!judge(&[], &["a", ""]));
+        assert!(!judge(&["a"], &[""]), "the tenant range relies on no cluster");
+        assert!(!judge(&["a", "b"], &[]));
     }
 }
