@@ -6,13 +6,35 @@
 //! controllers or the scheduler: it sees one `quilt_raft::Replica`.
 #![forbid(unsafe_code)]
 
+mod access;
+mod admission;
+mod agent;
 pub mod authn;
+mod authz;
+mod body;
+mod commit;
 pub mod context;
 pub mod directory;
+mod documents;
+mod health;
 pub mod identity;
+mod kubernetes;
+mod lifecycle;
+mod metadata;
 pub mod negotiate;
+mod problem;
+mod query;
+mod records;
+mod render;
+mod request;
+mod reserved;
 pub mod route;
 pub mod seal;
+mod selection;
+pub mod server;
+mod subresources;
+mod verbs;
 
 pub use context::{AgentCredential, Api, ApiOptions, RootKey};
 pub use identity::{Identity, IdentityKind, PeerCertificate};
+pub use server::{Abandoned, Server};

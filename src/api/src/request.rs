@@ -1,0 +1,123 @@
+//! [`Call`]: one authenticated-to-be request for a resource, with everything a verb needs and nothing it does not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use quilt_objects::kind::Kind;
+use quilt_proto::{Key, KeyPrefix};
+use quilt_raft::{Consistency, ReadError, View};
+
+use crate::access::{Admitted, ClusterPath, Credentials, admit};
+use crate::authz::Attributes;
+use crate::context::Api;
+use crate::problem::{CATCH_UP, Problem};
+use crate::query::{Query, ReadAt};
+
+/// Largest request body on Kubernetes routes (architecture D18).
+pub(crate) const BODY_BYTES_MAX: usize = 3 << 20;
+
+/// One request for a resource.
+#[derive(Clone)]
+pub(crate) struct Call {
+    /// Shared state.
+    pub(crate) api: Arc<Api>,
+    /// The cluster asked.
+    pub(crate) cluster: ClusterPath,
+    /// The kind of the resource.
+    pub(crate) kind: &'static Kind,
+    /// Namespace; empty for all, or for cluster-scoped kinds.
+    pub(crate) namespace: String,
+    /// Object name; empty for the collection.
+    pub(crate) name: String,
+    /// Query parameters.
+    pub(crate) query: Query,
+    /// Request headers.
+    pub(crate) headers: HeaderMap,
+    /// What the request shows of itself.
+    pub(crate) credentials: Credentials,
+    /// What it wants to do.
+    pub(crate) attributes: Attributes,
+    /// How long it may be held.
+    pub(crate) deadline: Duration,
+}
+
+impl Call {
+    /// Lets the request in, judged on `view`.
+    pub(crate) fn admit(&self, view: &View) -> Result<Admitted, Problem> {
+        admit(view, &self.credentials, &self.cluster, &self.attributes)
+    }
+
+    /// The key of object `name` of this call's kind and namespace.
+    pub(crate) fn key(&self, name: &str) -> Result<Key, Problem> {
+        self.key_of(self.kind, &self.namespace, name)
+    }
+
+    /// The key of an object of any kind in this call's cluster.
+    pub(crate) fn key_of(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Key, Problem> {
+        Key::new(self.cluster.id.as_str(), &kind.storage_group, &kind.plural, namespace, name)
+            .map_err(|error| Problem::bad_request(error.to_string()))
+    }
+
+    /// The keys this call's collection consists of.
+    pub(crate) fn prefix(&self) -> Result<KeyPrefix, Problem> {
+        let (cluster, group, resource) = (self.cluster.id.as_str(), &self.kind.storage_group, &self.kind.plural);
+        if self.namespace.is_empty() {
+            KeyPrefix::resource(cluster, group, resource)
+        } else {
+            KeyPrefix::namespace(cluster, group, resource, &self.namespace)
+        }
+        .map_err(|error| Problem::bad_request(error.to_string()))
+    }
+
+    /// A local view, as new as this replica has it: the base of writes.
+    pub(crate) async fn stale(&self) -> Result<View, Problem> {
+        Ok(self.api.replica.read(Consistency::Stale, self.deadline).await?)
+    }
+
+    /// A linearizable view.
+    pub(crate) async fn latest(&self) -> Result<View, Problem> {
+        Ok(self.api.replica.read(Consistency::Linearizable, self.deadline).await?)
+    }
+
+    /// The view a read asked for, with the request let in on it; a refusal is given from a linearizable view only.
+    pub(crate) async fn view(&self, at: ReadAt) -> Result<View, Problem> {
+        let view = match at {
+            ReadAt::Latest => self.latest().await?,
+            ReadAt::Any => self.stale().await?,
+            ReadAt::NotOlderThan(version) => self.at_least(version).await?,
+            ReadAt::Exact(version) => self.at_least(version).await?.at(version.into())?,
+        };
+        if let Err(refusal) = self.admit(&view) {
+            if at == ReadAt::Latest || !refusal.rests_on_state() {
+                return Err(refusal);
+            }
+            self.admit(&self.latest().await?)?;
+        }
+        Ok(view)
+    }
+
+    /// A view at `version` or newer; waits a little for this replica to get there.
+    pub(crate) async fn at_least(&self, version: u64) -> Result<View, Problem> {
+        let wait = self.deadline.min(CATCH_UP);
+        match self.api.replica.read(Consistency::AtLeast(version.into()), wait).await {
+            Ok(view) => Ok(view),
+            Err(ReadError::Ahead { current }) => Err(Problem::version_ahead(version, current.get())),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Reads a body whole, up to `bytes_max`.
+pub(crate) async fn read_body(body: Body, bytes_max: usize) -> Result<Bytes, Problem> {
+    match Limited::new(body, bytes_max).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
+            Err(Problem::too_large("the request body", bytes_max))
+        }
+        Err(error) => Err(Problem::bad_request(format!("the request body was not received: {error}"))),
+    }
+}
