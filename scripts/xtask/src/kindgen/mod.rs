@@ -12,7 +12,7 @@ mod swagger;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// Arguments of `cargo xtask gen kinds`.
 #[derive(Debug, clap::Args)]
@@ -35,6 +35,9 @@ pub(crate) struct Args {
     /// Folder to write `v<version>.types` and `v<version>.kinds` to.
     #[arg(long)]
     out: PathBuf,
+    /// Write nothing; fail when the files there are not what the inputs give.
+    #[arg(long)]
+    check: bool,
 }
 
 /// Runs the generator.
@@ -57,7 +60,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let kinds = emit::kinds(&args.version, &document, &joined, &overrides)?;
     for (ending, text) in [("types", types), ("kinds", kinds)] {
         let path = args.out.join(format!("v{}.{ending}", args.version));
-        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        if args.check {
+            let present = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            ensure!(present == text, "{} is not what the inputs give: run without --check", path.display());
+        } else {
+            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        }
     }
     Ok(())
 }

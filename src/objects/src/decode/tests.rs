@@ -7,7 +7,7 @@ use proptest::prelude::{any, proptest};
 use serde_json::{Value, json};
 
 use super::{DecodeError, FieldValidation, MAX_DEPTH, MAX_VALUES, json, parse, protobuf, value};
-use crate::kind::{Kind, Target};
+use crate::kind::{Kind, Target, split_api_version};
 use crate::registry::registry;
 use encoder::{encode, envelope, field_bytes, field_varint};
 
@@ -189,6 +189,23 @@ fn an_access_review_is_read() {
         review["spec"],
         json!({"resourceAttributes": {"namespace": "default", "verb": "list", "resource": "pods"}})
     );
+}
+
+/// Bodies recorded from kubectl give the object kubectl shows for the same command.
+#[test]
+fn recorded_kubectl_bodies_are_read() {
+    let lines = include_str!("tests/kubectl.txt").lines().filter(|line| !line.starts_with('#'));
+    for line in lines {
+        let (hex, shown) = line.split_once(' ').expect("body and object");
+        let body: Vec<u8> = (0..hex.len() / 2)
+            .map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).expect("hexadecimal"))
+            .collect();
+        let shown: Value = serde_json::from_str(shown).expect("JSON");
+        let (group, version) = split_api_version(shown["apiVersion"].as_str().expect("a version"));
+        let target = registry().target(group, version, shown["kind"].as_str().expect("a kind")).expect("known");
+        let wanted = value(target, shown, FieldValidation::Strict).expect("kubectl shows valid objects").object;
+        assert_eq!(protobuf(registry(), target, &body).expect("accepted").object, wanted);
+    }
 }
 
 /// Embedded messages are flattened, bytes become base64, maps become objects, packed and unpacked lists are the same.
