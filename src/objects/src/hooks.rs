@@ -100,6 +100,7 @@ static HOOKS: &[(&str, &str, Hooks)] = &[
         Hooks::plain(&table::pods::PODS)
             .defaults(pod::defaults)
             .status(InitialStatus::Made(pod::initial_status))
+            .prepare(pod::prepare)
             .validate(validate::pod::pod)
             .on_update(validate::pod::pod_update),
     ),

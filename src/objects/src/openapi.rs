@@ -3,6 +3,7 @@
 //! Structure comes from the types alone; sentences come from whoever calls, since this crate carries none.
 
 mod paths;
+mod sentences;
 
 use std::collections::BTreeMap;
 
@@ -24,7 +25,7 @@ pub fn v3<'a>(catalogue: impl Into<Catalogue<'a>>, group: &str, version: &str) -
     v3_described(catalogue, group, version, &|_, _| None)
 }
 
-/// The document of one group and version.
+/// The document of one group and version. What `describe` does not know and is ours is described here.
 pub fn v3_described<'a>(
     catalogue: impl Into<Catalogue<'a>>,
     group: &str,
@@ -32,7 +33,10 @@ pub fn v3_described<'a>(
     describe: &Describe<'_>,
 ) -> Value {
     let kinds = catalogue.into().of(group, version);
-    let mut schemas = Schemas { describe, made: BTreeMap::new() };
+    let describe = |definition: &str, field: Option<&str>| {
+        describe(definition, field).or_else(|| sentences::own(definition, field))
+    };
+    let mut schemas = Schemas { describe: &describe, made: BTreeMap::new() };
     let mut all_paths = Map::new();
     for kind in &kinds {
         schemas.add(kind.node());
@@ -189,7 +193,12 @@ impl Schemas<'_> {
             put(&mut out, "default", default.clone());
         }
         if !field.enumeration.is_empty() {
-            put(&mut out, "enum", field.enumeration.iter().map(|word| Value::from(&**word)).collect::<Vec<_>>());
+            let words: Vec<Value> = field.enumeration.iter().map(|word| Value::from(&**word)).collect();
+            // The words of a list are those of its items.
+            match out.get_mut("items") {
+                Some(items) => put(items, "enum", words),
+                None => put(&mut out, "enum", words),
+            }
         }
         match &field.list_type {
             Some(ListType::Atomic) => put(&mut out, "x-kubernetes-list-type", "atomic"),

@@ -212,6 +212,13 @@ fn field_references(source: &mut Value) {
     }
 }
 
+/// Ephemeral containers come and go through their own subresource only.
+pub(super) fn prepare(new: &mut Value, old: Option<&Value>) {
+    if let Some(old) = old {
+        place::keep(new, old, &["spec", "ephemeralContainers"]);
+    }
+}
+
 /// The status of a new pod.
 pub(super) fn initial_status(pod: &Value) -> Value {
     json!({"phase": "Pending", "qosClass": quality_of_service(pod)})

@@ -190,7 +190,7 @@ pub fn value_of<'a>(object: &'a Value, field: &str) -> Cow<'a, str> {
         Some(_) => Cow::Borrowed(""),
         None => Cow::Borrowed(match field {
             "spec.unschedulable" | "spec.hostNetwork" => "false",
-            "status.replicas" | "status.successful" => "0",
+            "status.replicas" | "status.succeeded" | "status.successful" => "0",
             _ => "",
         }),
     }
@@ -225,6 +225,34 @@ mod tests {
         let selector = FieldSelector::parse_any("metadata.name=a,spec.nodeName!=n").expect("valid");
         assert_eq!(selector.required("metadata.name"), Some("a"));
         assert_eq!(selector.required("spec.nodeName"), None);
+    }
+
+    /// Each kind lets select by its own fields, and every kind by name; others are refused by name.
+    #[test]
+    fn fields_of_kinds() {
+        let kind = |group, plural| crate::registry::registry().resource(group, "v1", plural).expect("a built-in kind");
+        let table = [
+            ("", "pods", "spec.nodeName=n,status.phase=Running,metadata.namespace=d", None),
+            ("", "nodes", "spec.unschedulable=false", None),
+            ("", "nodes", "metadata.namespace=d", Some("metadata.namespace")),
+            ("", "events", "involvedObject.name=x,reason=y,type=Normal", None),
+            ("", "secrets", "type=Opaque", None),
+            ("", "namespaces", "status.phase=Active", None),
+            ("apps", "deployments", "metadata.name=x", None),
+            ("apps", "deployments", "spec.replicas=3", Some("spec.replicas")),
+        ];
+        for (group, plural, text, refused) in table {
+            let error = FieldSelector::parse(text, kind(group, plural)).err().map(|error| error.to_string());
+            let expected = refused.map(|field| format!("field label not supported: {field}"));
+            assert_eq!(error, expected, "{plural} by {text}");
+        }
+        for kind in crate::registry::registry().kinds() {
+            for field in &kind.selectable_fields {
+                let empty = json!({});
+                let _ = value_of(&empty, field);
+                assert!(FieldSelector::parse(&format!("{field}=x"), kind).is_ok(), "{} {field}", kind.kind);
+            }
+        }
     }
 
     /// Bad syntax is named.

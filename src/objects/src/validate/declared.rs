@@ -45,6 +45,13 @@ fn walk(node: Node<'_>, value: &Value, old: Option<&Value>, at: &Path, depth: us
     }
     match value {
         Value::Object(map) if node.object().is_some() => {
+            let fields = node.object().into_iter().flat_map(|object| object.fields());
+            for field in fields.filter(|field| depth > 0 || field.name != "status") {
+                let absent = map.get(&*field.name).is_none_or(is_unset);
+                if absent && field.rules.iter().any(|(rule, _)| rule == "required") {
+                    visit(field, &Value::Null, None, &at.child(&field.name));
+                }
+            }
             for (key, value) in map.iter().filter(|(key, value)| !value.is_null() && (depth > 0 || *key != "status")) {
                 if let Some((field, place)) = node.field(key) {
                     let (at, old) = (at.child(key), old.and_then(|old| old.get(key)));
@@ -72,14 +79,37 @@ fn walk(node: Node<'_>, value: &Value, old: Option<&Value>, at: &Path, depth: us
     }
 }
 
-fn rules(field: &Field, value: &Value, at: &Path, found: &mut Vec<FieldError>) {
+/// Complains about a word that is not one of the allowed ones.
+fn words(field: &Field, value: &Value, at: &Path, found: &mut Vec<FieldError>) {
     if let Some(text) = value.as_str()
         && !text.is_empty()
         && !field.enumeration.is_empty()
         && !field.enumeration.iter().any(|word| word == text)
     {
-        let words: Vec<&str> = field.enumeration.iter().map(|word| &**word).collect();
+        let words: Vec<&str> = field.enumeration.iter().filter(|word| !word.is_empty()).map(|word| &**word).collect();
         found.push(FieldError::not_supported(at, value, &words));
+    }
+}
+
+/// Whether a value says nothing: what a Go client sends for a field it did not set.
+fn is_unset(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+fn rules(field: &Field, value: &Value, at: &Path, found: &mut Vec<FieldError>) {
+    if value.is_null() {
+        found.push(FieldError::required(at, ""));
+        return;
+    }
+    words(field, value, at, found);
+    for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+        words(field, item, &at.index(index), found);
     }
     for (rule, bound) in &field.rules {
         let Ok(bound) = bound.parse::<i64>() else { continue };

@@ -376,6 +376,39 @@ fn core_kinds() {
     assert_eq!(found.len(), 3, "{found:?}");
 }
 
+/// What the table declares is checked for kinds without a line of code of their own.
+#[test]
+fn declared_rules() {
+    let scalers = kind("autoscaling", "v2", "HorizontalPodAutoscaler");
+    let scaler = json!({"metadata": {"name": "h", "namespace": "d"}, "spec": {"maxReplicas": 0}});
+    assert_eq!(
+        complaints(scalers, &scaler),
+        ["spec.maxReplicas: Invalid value: 0: must be greater than or equal to 1"]
+    );
+    let classes = kind("storage.k8s.io", "v1", "StorageClass");
+    let class = json!({"metadata": {"name": "c"}, "volumeBindingMode": "Later"});
+    assert_eq!(
+        complaints(classes, &class),
+        [
+            "provisioner: Required value",
+            "volumeBindingMode: Unsupported value: \"Later\": supported values: \"Immediate\", \"WaitForFirstConsumer\""
+        ]
+    );
+    let old = json!({"metadata": {"name": "c"}, "provisioner": "a"});
+    let found = update(classes, &with(&old, "/provisioner", json!("b")), &old);
+    assert_eq!(found[0].to_string(), "provisioner: Invalid value: \"b\": field is immutable");
+    let policies = kind("networking.k8s.io", "v1", "NetworkPolicy");
+    let policy =
+        json!({"metadata": {"name": "p", "namespace": "d"}, "spec": {"podSelector": {}, "policyTypes": ["Sideways"]}});
+    assert_eq!(
+        complaints(policies, &policy),
+        ["spec.policyTypes[0]: Unsupported value: \"Sideways\": supported values: \"Egress\", \"Ingress\""]
+    );
+    let roles = kind("rbac.authorization.k8s.io", "v1", "ClusterRole");
+    let role = json!({"metadata": {"name": "system:x"}, "rules": [{"apiGroups": [""], "resources": ["pods"]}]});
+    assert_eq!(complaints(roles, &role), ["rules[0].verbs: Required value"]);
+}
+
 /// Quilt workloads obey the Quilt contract's rules.
 #[test]
 fn workloads() {
