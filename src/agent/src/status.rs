@@ -136,13 +136,16 @@ pub(crate) fn report(pod: &Pod, seen: &Observation, node: IpAddr, before: &[Valu
         "startTime": seen.started_at,
         "containerStatuses": seen.containers.iter().map(container_status).collect::<Vec<_>>(),
     });
+    let message = message(seen);
+    // Said even when there is nothing to say: that ends what was said before, which an absent message would not.
+    status["message"] = json!(message);
     if !seen.init.is_empty() {
         status["initContainerStatuses"] = seen.init.iter().map(container_status).collect();
     }
     Report {
         state: state(phase, seen),
         container_id: seen.containers.first().and_then(|container| container.container_id.clone()),
-        message: message(seen),
+        message,
         pod_status: status,
     }
 }
