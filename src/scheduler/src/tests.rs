@@ -110,7 +110,11 @@ fn every_refusal_has_a_reason() {
             "1 node(s) had untolerated taint {k: v}",
         ),
         (json!({"status": {"conditions": []}}), json!({}), "1 node(s) were not ready"),
-        (json!({}), json!({"spec": {"nodeSelector": {"disk": "ssd"}}}), "1 node(s) didn't match Pod's node affinity/selector"),
+        (
+            json!({}),
+            json!({"spec": {"nodeSelector": {"disk": "ssd"}}}),
+            "1 node(s) didn't match Pod's node affinity/selector",
+        ),
         (
             json!({"status": {"allocatable": {"cpu": "500m"}}}),
             json!({"spec": {"containers": [{"resources": {"requests": {"cpu": "501m"}}}]}}),
@@ -146,10 +150,16 @@ fn every_refusal_has_a_reason() {
 /// What lets a Pod pass: tolerations, matching affinity, an agent node that has not said what it has.
 #[test]
 fn tolerations_affinity_and_unknown_capacity_let_pass() {
-    let tainted = node("n", 1, &json!({"metadata": {"labels": {"zone": "z1", "cores": "8"}},
-        "spec": {"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}}));
-    let term = |operator: &str, values: &[&str]| json!([{"matchExpressions": [
-        {"key": "cores", "operator": operator, "values": values}]}]);
+    let tainted = node(
+        "n",
+        1,
+        &json!({"metadata": {"labels": {"zone": "z1", "cores": "8"}},
+        "spec": {"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}}),
+    );
+    let term = |operator: &str, values: &[&str]| {
+        json!([{"matchExpressions": [
+        {"key": "cores", "operator": operator, "values": values}]}])
+    };
     for (tolerations, terms, passes) in [
         (json!([{"key": "k", "operator": "Exists"}]), term("Gt", &["4"]), true),
         (json!([{"key": "k", "value": "v"}]), term("In", &["8", "16"]), true),
@@ -198,7 +208,8 @@ fn devices_are_exclusive() {
     };
     let mut snapshot = cluster([with_gpus("n", 1), with_gpus("m", 2)]);
     let wants = |count: u32, ids: Option<&str>| {
-        let mut extra = json!({"spec": {"containers": [{"resources": {"limits": {"quilt.sh/gpu": count.to_string()}}}]}});
+        let mut extra =
+            json!({"spec": {"containers": [{"resources": {"limits": {"quilt.sh/gpu": count.to_string()}}}]}});
         if let Some(ids) = ids {
             merge(&mut extra, &json!({"metadata": {"annotations": {"quilt.sh/gpu-ids": ids}}}));
         }
@@ -256,7 +267,8 @@ fn a_replacement_changes_over_in_one_transaction() {
     );
     let old = pod_value("old", &json!({"metadata": {"ownerReferences": [owner]}, "spec": {"nodeName": "a"}}));
     values.insert(old_key.clone(), old);
-    let annotations = json!({"quilt.sh/placement-id": "p", "quilt.sh/replica-index": "0", "quilt.sh/replaces": "uid-old"});
+    let annotations =
+        json!({"quilt.sh/placement-id": "p", "quilt.sh/replica-index": "0", "quilt.sh/replaces": "uid-old"});
     let new = pod_value("new", &json!({"metadata": {"ownerReferences": [owner], "annotations": annotations}}));
     values.insert(new_key.clone(), new);
     let mut snapshot = cluster([node("a", 1, &json!({"spec": {"unschedulable": true}})), node("b", 2, &json!({}))]);
