@@ -109,6 +109,17 @@ impl Admin {
         taken.await.map_err(|_| AdminError::Stopped)?
     }
 
+    /// Cuts this replica's log down to about `keep_bytes`, as far as state and snapshot cover it. Returns the last index
+    /// that was let go, if any.
+    ///
+    /// # Errors
+    /// See [`AdminError`].
+    pub async fn cut_log(&self, keep_bytes: u64) -> Result<Option<u64>, AdminError> {
+        let retention = self.replica.retention().clone();
+        let cut = self.replica.on_runtime(async move { retention.cut(keep_bytes).await });
+        cut.await.map_err(|_| AdminError::Stopped)?.map_err(AdminError::Refused)
+    }
+
     /// Deletes a whole cluster: unreadable at once, swept in the background. Its id is never used again.
     ///
     /// # Errors
@@ -144,8 +155,8 @@ pub(crate) async fn serve(raft: Raft, proposer: Arc<Proposer>, body: Bytes) -> R
     let request = AdminRequest::decode(body).map_err(|error| error.to_string())?;
     match request.change.ok_or("empty request")? {
         Change::AddLearner(member) => {
-            let added = raft.add_learner(member.id, Node::new(member.address), true);
-            finish(added.await.map(drop)).await
+            finish(raft.add_learner(member.id, Node::new(member.address), false).await.map(drop)).await?;
+            caught_up(&raft, member.id).await
         }
         Change::Promote(id) => {
             let change = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
@@ -173,6 +184,25 @@ pub(crate) async fn serve(raft: Raft, proposer: Arc<Proposer>, body: Bytes) -> R
         }
     }?;
     Ok(Bytes::new())
+}
+
+/// Waits until a learner holds everything that was in the log when it was asked for: by log match, not by time.
+async fn caught_up(raft: &Raft, id: u64) -> Result<(), String> {
+    use openraft::async_runtime::watch::WatchReceiver as _;
+
+    let target = raft.metrics().borrow_watched().last_log_index;
+    let wait = raft.wait(Some(CHANGE_TIMEOUT));
+    let matched = wait.metrics(
+        |metrics| {
+            let replication = metrics.replication.as_ref();
+            let matched = replication.map(|peers| peers.get(&id).and_then(|at| at.as_ref().map(|at| at.index)));
+            // A leadership that has ended cannot tell; the caller asks the next leader.
+            matched.is_none_or(|matched| matched >= target)
+        },
+        "the learner has caught up",
+    );
+    let metrics = matched.await.map_err(|_| format!("replica {id} did not catch up in time; it is a learner now"))?;
+    if metrics.replication.is_some() { Ok(()) } else { Err("leadership changed: ask again".into()) }
 }
 
 async fn remove(raft: &Raft, id: u64) -> Result<(), String> {

@@ -16,6 +16,8 @@ pub(crate) struct Mark {
     pub(crate) term: u64,
     pub(crate) revision: Revision,
     pub(crate) cluster_time_ms: u64,
+    /// Hash of live rows, as two halves.
+    pub(crate) hash: (u64, u64),
 }
 
 #[derive(Clone)]
@@ -34,8 +36,8 @@ pub(crate) struct Applied {
 }
 
 impl Applied {
-    pub(crate) fn new(store: Arc<dyn Store>, horizon: Horizon, term: u64) -> Self {
-        let mark = watch::Sender::new(mark(&horizon, term));
+    pub(crate) fn new(store: Arc<dyn Store>, horizon: Horizon, term: u64, hash: (u64, u64)) -> Self {
+        let mark = watch::Sender::new(mark(&horizon, term, hash));
         Self { current: RwLock::new(Current { store, horizon }), mark, gate: RwLock::new(()) }
     }
 
@@ -99,20 +101,26 @@ impl Applied {
     }
 
     /// Entries up to `horizon` are written.
-    pub(crate) fn publish(&self, horizon: Horizon, term: u64) {
-        let mark = mark(&horizon, term);
+    pub(crate) fn publish(&self, horizon: Horizon, term: u64, hash: (u64, u64)) {
+        let mark = mark(&horizon, term, hash);
         self.current.write().horizon = horizon;
         self.mark.send_replace(mark);
     }
 
     /// A snapshot has replaced the whole state.
-    pub(crate) fn replace(&self, store: Arc<dyn Store>, horizon: Horizon, term: u64) {
-        let mark = mark(&horizon, term);
+    pub(crate) fn replace(&self, store: Arc<dyn Store>, horizon: Horizon, term: u64, hash: (u64, u64)) {
+        let mark = mark(&horizon, term, hash);
         *self.current.write() = Current { store, horizon };
         self.mark.send_replace(mark);
     }
 }
 
-const fn mark(horizon: &Horizon, term: u64) -> Mark {
-    Mark { index: horizon.applied_index, term, revision: horizon.revision, cluster_time_ms: horizon.cluster_time_ms }
+const fn mark(horizon: &Horizon, term: u64, hash: (u64, u64)) -> Mark {
+    Mark {
+        index: horizon.applied_index,
+        term,
+        revision: horizon.revision,
+        cluster_time_ms: horizon.cluster_time_ms,
+        hash,
+    }
 }

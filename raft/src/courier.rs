@@ -55,6 +55,7 @@ impl Courier {
         let mut under_way = FuturesUnordered::new();
         let mut generation = 0;
         let mut registered_at = None;
+        let mut settle_at = TypeConfig::now();
         loop {
             let to = *self.destination.borrow_and_update();
             if to.generation != generation {
@@ -63,7 +64,12 @@ impl Courier {
                 under_way.clear();
                 registered_at = None;
             }
-            let stuck = self.requests.settle(self.clock.now_ms());
+            let now = TypeConfig::now();
+            let mut stuck = false;
+            if now >= settle_at {
+                stuck = self.requests.settle(self.clock.now_ms());
+                settle_at = now + TICK;
+            }
             let mut register = None;
             if let Some(session) = self.requests.to_register()
                 && registered_at.is_none_or(|at| TypeConfig::now() >= at + REGISTER_AGAIN)

@@ -76,6 +76,7 @@ pub(crate) async fn follow(
     lease: Duration,
     leadership: Arc<watch::Sender<Leadership>>,
 ) {
+    use openraft::async_runtime::Select3;
     use openraft::async_runtime::watch::WatchReceiver as _;
 
     let mut metrics = raft.metrics();
@@ -109,14 +110,11 @@ pub(crate) async fn follow(
             }
             std::future::pending::<()>().await;
         };
-        match TypeConfig::select3(std::pin::pin!(metrics.changed()), std::pin::pin!(lapse), std::pin::pin!(new_term))
-            .await
-        {
-            openraft::async_runtime::Select3::First(Err(_)) => {
-                leadership.send_replace(Leadership::Follower);
-                return;
-            }
-            _ => {}
+        let (changed, lapse, new_term) =
+            (std::pin::pin!(metrics.changed()), std::pin::pin!(lapse), std::pin::pin!(new_term));
+        if let Select3::First(Err(_)) = TypeConfig::select3(changed, lapse, new_term).await {
+            leadership.send_replace(Leadership::Follower);
+            return;
         }
     }
 }

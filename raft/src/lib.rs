@@ -13,6 +13,7 @@ mod codec;
 mod courier;
 mod destination;
 mod error;
+mod housekeeping;
 mod hub;
 mod leadership;
 mod log_store;
@@ -20,11 +21,14 @@ mod proposer;
 mod read;
 mod replica;
 mod requests;
+mod retention;
 mod service;
 mod settings;
 mod snapshot;
 mod state_machine;
 mod status;
+// Real sockets live in tokio; the simulation puts its own network in this place.
+#[allow(clippy::disallowed_methods)]
 mod transport;
 mod types;
 mod view;
@@ -52,4 +56,5 @@ pub use service::Handler;
 pub use settings::Timing;
 pub use snapshot::{SnapshotFailed, SnapshotHome, SnapshotSink, SnapshotSource, WantedFile};
 pub use status::{Load, Member, Role, Status};
+pub use transport::{PeerIdentity, TransportOptions, peer_name};
 pub use view::{Consistency, Limit, Page, View};

@@ -47,21 +47,30 @@ impl ReadIndex {
         self.ready.subscribe()
     }
 
+    fn ask(&self) -> Option<oneshot::Receiver<u64>> {
+        let (sender, confirmed) = oneshot::channel();
+        let mut waiters = self.waiters.lock();
+        if waiters.len() >= READS_MAX {
+            // Shed those whose callers have gone before refusing.
+            waiters.retain(|waiter| !waiter.is_closed());
+            if waiters.len() >= READS_MAX {
+                return None;
+            }
+        }
+        waiters.push(sender);
+        drop(waiters);
+        self.wake.notify_one();
+        Some(confirmed)
+    }
+
+    /// The log index a read that begins now must have applied; `None` when too many are waiting or the replica stops.
+    pub(crate) async fn index(&self) -> Option<u64> {
+        self.ask()?.await.ok()
+    }
+
     /// Waits until everything acknowledged before this call is applied here.
     pub(crate) async fn linearize(&self, deadline: Duration) -> Result<(), ReadError> {
-        let (sender, confirmed) = oneshot::channel();
-        {
-            let mut waiters = self.waiters.lock();
-            if waiters.len() >= READS_MAX {
-                // Shed those whose callers have gone before refusing.
-                waiters.retain(|waiter| !waiter.is_closed());
-                if waiters.len() >= READS_MAX {
-                    return Err(ReadError::NoLeader);
-                }
-            }
-            waiters.push(sender);
-        }
-        self.wake.notify_one();
+        let confirmed = self.ask().ok_or(ReadError::NoLeader)?;
         let wait = async {
             let index = confirmed.await.map_err(|_| ReadError::Stopped)?;
             let mut applied = self.applied.watch();

@@ -10,7 +10,7 @@ use openraft::type_config::TypeConfigExt;
 use quilt_proto::{KeyPrefix, Outcome, ReplicaId, Revision, Txn, outcome};
 use quilt_state::{Machine, MemoryStore, Store};
 use quilt_storage::{LogEngine, MemoryLog};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::admin::{self, Admin};
 use crate::answers::Answers;
@@ -18,18 +18,20 @@ use crate::applied::Applied;
 use crate::clock::{self, Clock};
 use crate::courier::{Courier, Destination};
 use crate::error::{AskError, OpenError, ProposeError, ReadError};
+use crate::housekeeping::Housekeeping;
 use crate::hub::{EventStream, Hub};
 use crate::leadership::{self, LeaderId, Leadership};
 use crate::log_store::LogStore;
 use crate::proposer::Proposer;
 use crate::read::ReadIndex;
 use crate::requests::{Answer, Requests};
+use crate::retention::Retention;
 use crate::service::{Handler, Services};
 use crate::settings::{self, Timing};
 use crate::snapshot::{MemorySnapshots, SnapshotHome};
 use crate::state_machine::{Listeners, Raft, StateMachine};
 use crate::status::{self, Load, Status};
-use crate::transport::{Network, Peers};
+use crate::transport::{self, Dialer, Network, PeerIdentity, Peers, Service, Tls, TransportOptions};
 use crate::types::TypeConfig;
 use crate::view::{Consistency, View};
 
@@ -57,6 +59,10 @@ pub struct Options {
     pub event_ring_bytes: usize,
     /// Threads of the agreement layer, apart from the API's.
     pub threads: usize,
+    /// How long history is kept for watches and old reads; never less than 75 s.
+    pub history_window: Duration,
+    /// Bytes of log that stay for peers that were away.
+    pub log_keep_bytes: u64,
 }
 
 impl Options {
@@ -70,6 +76,8 @@ impl Options {
             timing: Timing::default(),
             event_ring_bytes: 64 << 20,
             threads: 2,
+            history_window: Duration::from_secs(600),
+            log_keep_bytes: 256 << 20,
         }
     }
 }
@@ -141,9 +149,13 @@ struct Inner {
     clock: Arc<Clock>,
     requests: Arc<Requests>,
     proposer: Arc<Proposer>,
+    #[cfg(test)]
+    answers: Arc<Answers>,
     reads: Arc<ReadIndex>,
     services: Arc<Services>,
     peers: Arc<Peers>,
+    tls: Option<Arc<Tls>>,
+    retention: Retention,
     leadership: watch::Receiver<Leadership>,
     destination: watch::Receiver<Destination>,
     stopped: Arc<watch::Sender<Option<String>>>,
@@ -171,7 +183,7 @@ impl Replica {
     /// When the operating system gives no threads.
     pub async fn memory(id: ReplicaId) -> Self {
         let options = Options { threads: 1, ..Options::new(id, "memory") };
-        let replica = Self::open(options, Parts::memory()).await.expect("memory storage opens");
+        let replica = Self::open(options, Parts::memory(), None).await.expect("memory storage opens");
         let members = BTreeMap::from([(id, String::new())]);
         replica.admin().initialize(members).await.expect("a replica without data can be initialized");
         let mut session = replica.inner.requests.session();
@@ -185,12 +197,12 @@ impl Replica {
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub async fn open(options: Options, parts: Parts) -> Result<Self, OpenError> {
+    pub async fn open(options: Options, parts: Parts, transport: Option<TransportOptions>) -> Result<Self, OpenError> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder.worker_threads(options.threads.max(1)).thread_name("raft").enable_all();
         let runtime = Runtime(Some(builder.build().map_err(OpenError::Runtime)?));
         let handle = runtime.0.as_ref().map(tokio::runtime::Runtime::handle).expect("just built").clone();
-        let assembled = handle.spawn(assemble(options, parts, runtime, handle.clone()));
+        let assembled = handle.spawn(assemble(options, parts, transport, runtime, handle.clone()));
         let inner = assembled.await.map_err(|error| OpenError::Runtime(std::io::Error::other(error)))??;
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -337,6 +349,7 @@ impl Replica {
             purged_index: metrics.purged.as_ref().map(|id| id.index),
             log_bytes: inner.log.bytes(),
             revision: mark.revision.get(),
+            state_hash: format!("{:016x}{:016x}", mark.hash.0, mark.hash.1),
             cluster_time_ms: self.cluster_time_ms(),
             quorum_acknowledged_ms: status::quorum_acknowledged_ms(&metrics),
             members,
@@ -389,6 +402,17 @@ impl Replica {
         self.unless_stopped(asking).await.unwrap_or(Err(AskError::Stopped))
     }
 
+    /// Takes a renewed peer certificate, or a changed set of authorities, for all connections from here on.
+    ///
+    /// # Errors
+    /// It cannot be used; the one before stays in use.
+    pub fn renew_identity(&self, identity: PeerIdentity) -> Result<(), OpenError> {
+        match &self.inner.tls {
+            Some(tls) => tls.renew(self.inner.options.id, identity),
+            None => Ok(()),
+        }
+    }
+
     /// Changes of the control plane itself.
     #[must_use]
     pub fn admin(&self) -> Admin {
@@ -432,6 +456,10 @@ impl Replica {
 
     pub(crate) fn applied(&self) -> &Arc<Applied> {
         &self.inner.applied
+    }
+
+    pub(crate) fn retention(&self) -> &Retention {
+        &self.inner.retention
     }
 
     pub(crate) fn destination(&self) -> watch::Receiver<Destination> {
@@ -487,6 +515,7 @@ fn decision(outcome: Outcome) -> Result<Decision, ProposeError> {
 async fn assemble(
     options: Options,
     parts: Parts,
+    transport: Option<TransportOptions>,
     runtime: Runtime,
     handle: tokio::runtime::Handle,
 ) -> Result<Inner, OpenError> {
@@ -498,11 +527,29 @@ async fn assemble(
     let horizon = machine.horizon();
     let term = machine.position().unwrap_or_default().term;
     let clock = Arc::new(Clock::new(horizon.cluster_time_ms));
-    let applied = Arc::new(Applied::new(Arc::clone(&store), horizon, term));
+    let hash = machine.hash().halves();
+    let applied = Arc::new(Applied::new(Arc::clone(&store), horizon, term, hash));
     let hub = Arc::new(Hub::new(Arc::clone(&applied), options.event_ring_bytes));
     let requests = Arc::new(Requests::new(applied.mark()));
     let answers = Arc::new(Answers::default());
-    let peers = Arc::new(Peers::default());
+    let (resets, reset) = mpsc::unbounded_channel();
+    let (dialer, listening) = match transport {
+        None => (None, None),
+        Some(TransportOptions { listener, identity }) => {
+            listener.set_nonblocking(true).map_err(OpenError::Listen)?;
+            let tls = Arc::new(Tls::new(options.id, identity)?);
+            let dialer = Dialer {
+                id: options.id,
+                cluster: options.cluster.clone(),
+                epoch: options.epoch,
+                tls: Arc::clone(&tls),
+                resets,
+            };
+            (Some(dialer), Some((listener, tls)))
+        }
+    };
+    let tls = listening.as_ref().map(|(_, tls)| Arc::clone(tls));
+    let peers = Arc::new(Peers::new(dialer));
     let listeners = Listeners {
         applied: Arc::clone(&applied),
         hub: Arc::clone(&hub),
@@ -510,9 +557,9 @@ async fn assemble(
         answers: Arc::clone(&answers),
         clock: Arc::clone(&clock),
     };
-    let state_machine = StateMachine::new(machine, snapshots, listeners);
+    let state_machine = StateMachine::new(machine, Arc::clone(&snapshots), listeners);
     let log_store = LogStore::new(Arc::clone(&log));
-    let network = Network { peers: Arc::clone(&peers) };
+    let network = Network { id, peers: Arc::clone(&peers) };
     let raft = Raft::new(id, Arc::new(config), network, log_store, state_machine);
     let raft: Raft = raft.await.map_err(|error| storage(&error))?;
 
@@ -532,6 +579,21 @@ async fn assemble(
     TypeConfig::spawn(leadership::follow(raft.clone(), Arc::clone(&applied), lease, Arc::clone(&leadership)));
     TypeConfig::spawn(Arc::clone(&proposer).run(raft.clone(), Arc::clone(&clock), Arc::clone(&requests)));
     TypeConfig::spawn(Arc::clone(&reads).run(raft.clone(), Arc::clone(&peers), destination.subscribe()));
+    let housekeeping = Housekeeping {
+        applied: Arc::clone(&applied),
+        clock: Arc::clone(&clock),
+        proposer: Arc::clone(&proposer),
+        leadership: leadership.subscribe(),
+        window: options.history_window,
+    };
+    TypeConfig::spawn(housekeeping.run());
+    let retention = Retention {
+        raft: raft.clone(),
+        log: Arc::clone(&log),
+        store: Arc::clone(&store),
+        keep_bytes: options.log_keep_bytes,
+    };
+    TypeConfig::spawn(retention.clone().run());
     let courier = Courier {
         id,
         requests: Arc::clone(&requests),
@@ -557,6 +619,29 @@ async fn assemble(
             stop(&stopped, &requests, &hub, &reads, &reason);
         });
     }
+    if let Some((listener, tls)) = listening {
+        TypeConfig::spawn(transport::stand_when_reset(raft.clone(), Arc::clone(&peers), lease, reset));
+        TypeConfig::spawn(transport::keep_in_touch(Arc::clone(&peers), Arc::clone(&applied)));
+        let service = Service {
+            id: options.id,
+            cluster: options.cluster.clone(),
+            epoch: options.epoch,
+            raft: raft.clone(),
+            peers: Arc::clone(&peers),
+            proposer: Arc::clone(&proposer),
+            answers: Arc::clone(&answers),
+            services: Arc::clone(&services),
+            reads: Arc::clone(&reads),
+            applied: Arc::clone(&applied),
+            snapshots,
+            leadership: leadership.subscribe(),
+        };
+        TypeConfig::spawn(async move {
+            if let Err(error) = transport::serve(listener, tls, service).await {
+                tracing::error!(%error, "the peer service has ended");
+            }
+        });
+    }
     {
         // Until this has succeeded once the replica is not ready.
         let reads = Arc::clone(&reads);
@@ -573,9 +658,13 @@ async fn assemble(
         clock,
         requests,
         proposer,
+        #[cfg(test)]
+        answers,
         reads,
         services,
         peers,
+        tls,
+        retention,
         leadership: leadership.subscribe(),
         destination: destination.subscribe(),
         stopped,
@@ -583,4 +672,53 @@ async fn assemble(
         handle,
         options,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use quilt_proto::{Key, Op, Put, RequestId};
+
+    use super::*;
+
+    /// A request that reaches the log twice takes effect once and gives the same outcome both times; once its owner
+    /// has acknowledged the outcome, a late copy has no effect at all.
+    #[tokio::test]
+    async fn a_request_logged_twice_takes_effect_once() {
+        let replica = Replica::memory(ReplicaId(1)).await;
+        let inner = &replica.inner;
+        let session = inner.requests.session().borrow().expect("registered");
+        let key = Key::new("default", "", "configmaps", "default", "a").expect("valid");
+        let put = Op::from(Put { key: key.bytes().clone(), ..Put::default() });
+        let id = RequestId { session, sequence: 900 };
+        let txn = Txn { request_id: Some(id), ..Txn::new(vec![], vec![put]) };
+        let log = async |answered_below| {
+            let mut waiting = inner.answers.expect(std::iter::once(id));
+            inner.proposer.submit(session, answered_below, [(txn.clone(), None)]).expect("leads");
+            waiting.next().await.expect("answered").1
+        };
+        let first = log(0).await;
+        assert!(matches!(first.result, Some(outcome::Result::Applied(_))));
+        let revision = inner.applied.mark().revision;
+        assert_eq!(log(0).await, first);
+        assert!(matches!(log(901).await.result, Some(outcome::Result::Invalid(_))));
+        assert_eq!(inner.applied.mark().revision, revision);
+    }
+
+    /// What expires before it can be applied is reported as not applied, and proven so by the log's own clock.
+    #[tokio::test]
+    async fn an_expired_request_is_never_applied() {
+        let replica = Replica::memory(ReplicaId(1)).await;
+        let inner = &replica.inner;
+        let session = inner.requests.session().borrow().expect("registered");
+        let revision = inner.applied.mark().revision;
+        let key = Key::new("default", "", "configmaps", "default", "a").expect("valid");
+        let txn = Txn::new(vec![], vec![Op::delete(&key)]);
+        let past = inner.clock.now_ms() - 1;
+        let answer = inner.requests.begin(session, txn, past, Duration::from_secs(5), None).expect("taken");
+        let answer = answer.await.expect("answered");
+        let expired =
+            matches!(&answer, Answer::Outcome(outcome) if matches!(outcome.result, Some(outcome::Result::Expired(_))));
+        assert!(expired || answer == Answer::NotApplied, "{answer:?}");
+        assert_eq!(inner.applied.mark().revision, revision);
+    }
 }

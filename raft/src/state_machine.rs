@@ -102,7 +102,7 @@ impl StateMachine {
         let horizon = self.machine.horizon();
         listeners.clock.applied(horizon.cluster_time_ms);
         let revision = horizon.revision;
-        listeners.applied.publish(horizon, term);
+        listeners.applied.publish(horizon, term, self.machine.hash().halves());
         listeners.hub.publish(std::mem::take(&mut done.events), &done.dropped, revision);
         listeners.requests.applied(&done.outcomes, self.mark(), &self.machine);
         listeners.answers.applied(&done.outcomes);
@@ -161,7 +161,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let term = self.machine.position().unwrap_or_default().term;
             listeners.clock.applied(horizon.cluster_time_ms);
             let revision = horizon.revision;
-            listeners.applied.replace(store, horizon, term);
+            listeners.applied.replace(store, horizon, term, self.machine.hash().halves());
             revision
         };
         tracing::info!(last = ?meta.last_log_id, %revision, "installed a snapshot");

@@ -76,6 +76,8 @@ pub struct Status {
     pub log_bytes: u64,
     /// Newest revision applied here.
     pub revision: u64,
+    /// Hash of live rows at the applied index: equal on all replicas at the same index.
+    pub state_hash: String,
     /// Cluster time, best local estimate.
     pub cluster_time_ms: u64,
     /// On the leader: time since a quorum last acknowledged it.

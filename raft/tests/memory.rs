@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quilt_proto::{ClusterId, Compare, Key, KeyPrefix, Op, Put, ReplicaId, Revision, Txn};
-use quilt_raft::{AskError, Consistency, Decision, Leadership, Limit, ProposeError, ReadError, Replica, WatchError};
+use quilt_raft::{
+    AskError, Consistency, Decision, Leadership, Limit, Options, Parts, ProposeError, ReadError, Replica, WatchError,
+};
+use quilt_storage::MemoryLog;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -138,4 +141,46 @@ async fn a_dropped_cluster_is_gone_at_once() {
     assert_eq!(view.get(&doomed).err(), Some(ReadError::Dropped));
     replica.propose(Txn::new(vec![], vec![put("a", "1")]), DEADLINE).await.expect("applied");
     assert_eq!(kept.next().await.expect("open").events.len(), 1);
+}
+
+/// A state that was lost is rebuilt from the log, to the same revisions, and a watch resumed at an old revision gets
+/// exactly the rest: nothing of the replay a second time.
+#[tokio::test]
+async fn a_restart_replays_the_log() {
+    let log = Arc::new(MemoryLog::new());
+    let parts = || Parts { log: log.clone(), ..Parts::memory() };
+    let replica = Replica::open(Options::new(ReplicaId(1), "test"), parts(), None).await.expect("opens");
+    let members = std::collections::BTreeMap::from([(ReplicaId(1), String::new())]);
+    replica.admin().initialize(members).await.expect("founded");
+    let mut revisions = Vec::new();
+    for name in ["a", "b", "c"] {
+        revisions.push(last(replica.propose(Txn::new(vec![], vec![put(name, "1")]), DEADLINE).await.expect("applied")));
+    }
+    let hash = replica.read(Consistency::Linearizable, DEADLINE).await.map(|_| replica.status().state_hash);
+    replica.shutdown().await;
+
+    let replica = Replica::open(Options::new(ReplicaId(1), "test"), parts(), None).await.expect("opens");
+    let prefix = KeyPrefix::resource("default", "", "configmaps").expect("valid");
+    let mut watch = replica.watch(prefix, revisions[1]);
+    let batch = watch.next().await.expect("open");
+    assert_eq!(batch.events.iter().map(|event| event.revision).collect::<Vec<_>>(), [revisions[2]]);
+    let next = last(replica.propose(Txn::new(vec![], vec![put("d", "1")]), DEADLINE).await.expect("applied"));
+    assert!(next > revisions[2]);
+    let batch = watch.next().await.expect("open");
+    assert_eq!(batch.events.iter().map(|event| event.revision).collect::<Vec<_>>(), [next]);
+    assert!(hash.is_ok());
+    replica.shutdown().await;
+}
+
+/// A key with a time to live is gone when its time has passed, and its watchers are told.
+#[tokio::test]
+async fn what_expires_is_deleted() {
+    let replica = Replica::memory(ReplicaId(1)).await;
+    let op = Op::from(Put { key: key("short").bytes().clone(), ttl_ms: 50, ..Put::default() });
+    let created = last(replica.propose(Txn::new(vec![], vec![op]), DEADLINE).await.expect("applied"));
+    let mut watch = replica.watch(KeyPrefix::exact(&key("short")), created);
+    let batch = watch.next().await.expect("open");
+    assert_eq!(batch.events[0].kind, quilt_proto::EventKind::Delete);
+    let view = replica.read(Consistency::Linearizable, DEADLINE).await.expect("readable");
+    assert_eq!(view.get(&key("short")).expect("readable"), None);
 }

@@ -1,61 +1,191 @@
-//! Everything between replicas: connections, the peer service, and openraft's network over them.
+//! Everything between replicas: identity, connections, the peer service, and openraft's network over them.
 
+mod connection;
+mod convert;
+mod election;
 mod network;
+mod ping;
+mod server;
+mod snapshot;
+mod tls;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
+use quilt_proto::ReplicaId;
+use tokio::sync::mpsc;
+use tonic::Request;
 
+pub(crate) use election::stand_when_reset;
 pub(crate) use network::Network;
+pub(crate) use ping::keep_in_touch;
+pub(crate) use server::{Service, serve};
+pub(crate) use tls::Tls;
+pub use tls::{PeerIdentity, peer_name};
 
-use crate::peer::{ForwardReply, ForwardRequest, ask_reply};
+use crate::peer::{AskRequest, ForwardReply, ForwardRequest, ReadIndexRequest, ask_reply, read_index_reply};
+use connection::{Connection, Introduce};
 
-/// A peer did not answer.
+/// How a replica talks to its peers.
+#[derive(Debug)]
+pub struct TransportOptions {
+    /// Bound and listening.
+    pub listener: std::net::TcpListener,
+    /// This replica's keys and certificates.
+    pub identity: PeerIdentity,
+}
+
+/// A peer did not answer, or not to the question.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum PeerError {
     /// No address is known, or this replica has no transport.
-    #[error("replica {0} has no known address")]
+    #[error("replica {0} has no usable address")]
     Unknown(u64),
+    /// The call failed.
+    #[error("replica {id}: {} ({})", status.message(), status.code())]
+    Failed {
+        /// Which peer.
+        id: u64,
+        /// What tonic says.
+        status: Box<tonic::Status>,
+    },
+    /// It took too long.
+    #[error("replica {0} did not answer in time")]
+    Timeout(u64),
+    /// The peer does not lead.
+    #[error("replica {0} does not lead")]
+    NotLeader(u64),
+}
+
+/// What connections are made with.
+pub(crate) struct Dialer {
+    pub(crate) id: ReplicaId,
+    pub(crate) cluster: String,
+    pub(crate) epoch: u64,
+    pub(crate) tls: Arc<Tls>,
+    /// Peers whose control connection was ended from the other side.
+    pub(crate) resets: mpsc::UnboundedSender<u64>,
 }
 
 /// The other replicas.
 #[derive(Default)]
 pub(crate) struct Peers {
-    addresses: RwLock<BTreeMap<u64, String>>,
+    dialer: Option<Dialer>,
+    connections: RwLock<BTreeMap<u64, Arc<Connection>>>,
 }
 
 impl Peers {
-    /// The members now, this replica among them.
+    pub(crate) fn new(dialer: Option<Dialer>) -> Self {
+        Self { dialer, connections: RwLock::default() }
+    }
+
+    /// The members now, this replica among them. Must be called on the replica's own threads.
     pub(crate) fn members(&self, members: impl Iterator<Item = (u64, String)>) {
-        *self.addresses.write() = members.collect();
+        let members: BTreeMap<u64, String> = members.collect();
+        self.connections.write().retain(|id, _| members.contains_key(id));
+        for (id, address) in members {
+            self.connect(id, &address);
+        }
+    }
+
+    /// The connections to a peer at an address, made new when it has moved.
+    pub(crate) fn connect(&self, id: u64, address: &str) -> Option<Arc<Connection>> {
+        let dialer = self.dialer.as_ref().filter(|dialer| dialer.id.0 != id)?;
+        if let Some(connection) = self.connections.read().get(&id)
+            && connection.address == address
+        {
+            return Some(Arc::clone(connection));
+        }
+        let introduce = Introduce::new(&dialer.cluster, dialer.epoch, dialer.id, id);
+        let made = introduce
+            .and_then(|introduce| Connection::new(id, address.to_owned(), introduce, &dialer.tls, &dialer.resets));
+        match made {
+            Ok(connection) => {
+                let connection = Arc::new(connection);
+                self.connections.write().insert(id, Arc::clone(&connection));
+                Some(connection)
+            }
+            Err(error) => {
+                tracing::error!(%error, "a peer cannot be dialled");
+                None
+            }
+        }
+    }
+
+    /// All peers.
+    pub(crate) fn all(&self) -> Vec<Arc<Connection>> {
+        self.connections.read().values().cloned().collect()
+    }
+
+    fn get(&self, id: u64) -> Result<Arc<Connection>, PeerError> {
+        self.connections.read().get(&id).cloned().ok_or(PeerError::Unknown(id))
+    }
+
+    /// A request of this peer has come in.
+    pub(crate) fn note_heard(&self, id: u64) {
+        if let Some(connection) = self.connections.read().get(&id) {
+            connection.note_heard();
+        }
+    }
+
+    /// Time since the peer was last heard.
+    pub(crate) fn heard(&self, id: u64) -> Option<Duration> {
+        Some(self.connections.read().get(&id)?.heard()?.elapsed())
     }
 
     pub(crate) async fn forward(
         &self,
         to: u64,
-        _request: ForwardRequest,
-        _timeout: Duration,
+        request: ForwardRequest,
+        timeout: Duration,
     ) -> Result<ForwardReply, PeerError> {
-        Err(PeerError::Unknown(to))
+        let mut client = self.get(to)?.data();
+        let reply = answer(to, timeout, client.forward(within(request, timeout))).await?;
+        if reply.accepted { Ok(reply) } else { Err(PeerError::NotLeader(to)) }
     }
 
-    pub(crate) async fn read_index(&self, to: u64, _timeout: Duration) -> Result<u64, PeerError> {
-        Err(PeerError::Unknown(to))
+    pub(crate) async fn read_index(&self, to: u64, timeout: Duration) -> Result<u64, PeerError> {
+        let mut client = self.get(to)?.control();
+        let reply = answer(to, timeout, client.read_index(within(ReadIndexRequest {}, timeout))).await?;
+        match reply.result {
+            Some(read_index_reply::Result::ReadIndex(index)) => Ok(index),
+            Some(read_index_reply::Result::NotLeader(_)) | None => Err(PeerError::NotLeader(to)),
+        }
     }
 
     pub(crate) async fn ask(
         &self,
         to: u64,
-        _service: &str,
-        _body: Bytes,
-        _timeout: Duration,
+        service: &str,
+        body: Bytes,
+        timeout: Duration,
     ) -> Result<ask_reply::Result, PeerError> {
-        Err(PeerError::Unknown(to))
+        let mut client = self.get(to)?.data();
+        let request = AskRequest { service: service.to_owned(), body };
+        let reply = answer(to, timeout, client.ask(within(request, timeout))).await?;
+        reply.result.ok_or(PeerError::NotLeader(to))
     }
+}
 
-    pub(crate) fn heard(&self, _id: u64) -> Option<Duration> {
-        None
+/// Tells the server how long the answer is waited for.
+fn within<T>(message: T, timeout: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(timeout);
+    request
+}
+
+/// Waits for an answer, and no longer.
+async fn answer<T>(
+    id: u64,
+    timeout: Duration,
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<T, PeerError> {
+    match tokio::time::timeout(timeout, call).await {
+        Ok(Ok(reply)) => Ok(reply.into_inner()),
+        Ok(Err(status)) => Err(PeerError::Failed { id, status: Box::new(status) }),
+        Err(_) => Err(PeerError::Timeout(id)),
     }
 }

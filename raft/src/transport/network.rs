@@ -1,39 +1,93 @@
-//! openraft's network over the peers.
+//! openraft's network over the peers' connections: votes and heartbeats on control, the log on data, states on
+//! snapshots.
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
-use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::RPCOption;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
-use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use futures::StreamExt;
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::{RPCOption, stream_append_sequential};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 
-use super::Peers;
+use super::connection::Connection;
+use super::{PeerError, Peers, answer, convert, snapshot, within};
+use crate::peer::AppendReply;
 use crate::state_machine::SnapshotData;
 use crate::types::{Node, TypeConfig, Vote};
 
+/// Opening an append stream: a message there and back.
+const OPEN_STREAM_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Makes clients of peers.
 pub(crate) struct Network {
+    pub(crate) id: u64,
     pub(crate) peers: Arc<Peers>,
 }
 
-/// A client of one peer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Log,
+    Heartbeat,
+}
+
+/// A client of one peer, for one of openraft's workers.
 pub(crate) struct Client {
+    id: u64,
     target: u64,
+    address: String,
+    role: Role,
+    peers: Arc<Peers>,
+}
+
+impl Network {
+    fn client(&self, target: u64, node: &Node, role: Role) -> Client {
+        Client { id: self.id, target, address: node.addr.clone(), role, peers: Arc::clone(&self.peers) }
+    }
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Client;
 
-    async fn new_client(&mut self, target: u64, _node: &Node) -> Client {
-        let _ = &self.peers;
-        Client { target }
+    async fn new_client(&mut self, target: u64, node: &Node) -> Client {
+        self.client(target, node, Role::Log)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &Node) -> Client {
+        self.client(target, node, Role::Heartbeat)
     }
 }
 
+type Rpc<T> = Result<T, RPCError<TypeConfig>>;
+
 impl Client {
-    fn unreachable(&self) -> Unreachable<TypeConfig> {
-        Unreachable::from_string(format!("replica {} has no known address", self.target))
+    fn connection(&self) -> Rpc<Arc<Connection>> {
+        self.peers
+            .connect(self.target, &self.address)
+            .ok_or_else(|| Unreachable::from_string(PeerError::Unknown(self.target)).into())
+    }
+
+    fn failed(&self, action: RPCTypes, timeout: Duration, error: &PeerError) -> RPCError<TypeConfig> {
+        match error {
+            PeerError::Timeout(_) => Timeout { action, id: self.id, target: self.target, timeout }.into(),
+            PeerError::Failed { status, .. } => self.status(status),
+            other => Unreachable::new(other).into(),
+        }
+    }
+
+    fn status(&self, status: &tonic::Status) -> RPCError<TypeConfig> {
+        match status.code() {
+            // Not there, or not the one it should be: trying again at once is of no use.
+            tonic::Code::Unavailable | tonic::Code::PermissionDenied | tonic::Code::Unauthenticated => {
+                Unreachable::new(status).into()
+            }
+            _ => NetworkError::new(status).into(),
+        }
     }
 }
 
@@ -42,35 +96,122 @@ impl RaftNetworkV2<TypeConfig> for Client {
 
     async fn append_entries(
         &mut self,
-        _rpc: AppendEntriesRequest<TypeConfig>,
-        _option: RPCOption,
-    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(self.unreachable().into())
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Rpc<AppendEntriesResponse<TypeConfig>> {
+        let connection = self.connection()?;
+        let mut client = connection.control();
+        let timeout = option.hard_ttl();
+        let sent = client.heartbeat(within(convert::append_out(&rpc), timeout));
+        let reply = answer(self.target, timeout, sent).await;
+        let reply = reply.map_err(|error| self.failed(RPCTypes::AppendEntries, timeout, &error))?;
+        connection.note_heard();
+        match convert::append_reply_in(reply) {
+            Some(Ok(_)) => Ok(AppendEntriesResponse::Success),
+            Some(Err(StreamAppendError::Conflict(_))) => Ok(AppendEntriesResponse::Conflict),
+            Some(Err(StreamAppendError::HigherVote(vote))) => Ok(AppendEntriesResponse::HigherVote(vote)),
+            None => Err(NetworkError::from_string("a reply this release does not know").into()),
+        }
     }
 
-    async fn vote(
-        &mut self,
-        _rpc: VoteRequest<TypeConfig>,
-        _option: RPCOption,
-    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(self.unreachable().into())
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Rpc<BoxStream<'s, Rpc<StreamAppendResult<TypeConfig>>>>>
+    where
+        S: futures::Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        if self.role == Role::Heartbeat {
+            return stream_append_sequential(self, input, option);
+        }
+        Box::pin(async move {
+            let connection = self.connection()?;
+            let mut client = connection.data();
+            let requests = input.map(|request| convert::append_out(&request));
+            // No deadline of its own on the stream: it lives as long as there is something to replicate, and the
+            // connection's keep-alive notices a peer that has fallen silent.
+            let opened = answer(self.target, OPEN_STREAM_TIMEOUT, client.append(requests)).await;
+            let replies = opened.map_err(|error| self.failed(RPCTypes::AppendEntries, OPEN_STREAM_TIMEOUT, &error))?;
+            let this = &*self;
+            let results = replies.map(move |reply: Result<AppendReply, tonic::Status>| {
+                let reply = reply.map_err(|status| this.status(&status))?;
+                connection.note_heard();
+                convert::append_reply_in(reply)
+                    .ok_or_else(|| NetworkError::from_string("a reply this release does not know").into())
+            });
+            Ok(results.boxed())
+        })
     }
 
-    async fn pre_vote(
-        &mut self,
-        _rpc: VoteRequest<TypeConfig>,
-        _option: RPCOption,
-    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(self.unreachable().into())
+    async fn vote(&mut self, rpc: VoteRequest<TypeConfig>, option: RPCOption) -> Rpc<VoteResponse<TypeConfig>> {
+        let connection = self.connection()?;
+        let timeout = option.hard_ttl();
+        let mut client = connection.control();
+        let sent = client.vote(within(convert::vote_request_out(&rpc), timeout));
+        let reply = answer(self.target, timeout, sent).await;
+        let reply = reply.map_err(|error| self.failed(RPCTypes::Vote, timeout, &error))?;
+        connection.note_heard();
+        Ok(convert::vote_reply_in(reply))
+    }
+
+    async fn pre_vote(&mut self, rpc: VoteRequest<TypeConfig>, option: RPCOption) -> Rpc<VoteResponse<TypeConfig>> {
+        let connection = self.connection()?;
+        let timeout = option.hard_ttl();
+        let mut client = connection.control();
+        let sent = client.pre_vote(within(convert::vote_request_out(&rpc), timeout));
+        let reply = answer(self.target, timeout, sent).await;
+        let reply = reply.map_err(|error| self.failed(RPCTypes::Vote, timeout, &error))?;
+        connection.note_heard();
+        Ok(convert::vote_reply_in(reply))
     }
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _snapshot: openraft::alias::SnapshotOf<TypeConfig, SnapshotData>,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
-        _option: RPCOption,
+        vote: Vote,
+        snapshot: openraft::alias::SnapshotOf<TypeConfig, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        Err(self.unreachable().into())
+        let SnapshotData::Own(source) = snapshot.snapshot else {
+            return Err(NetworkError::from_string("a snapshot on its way in cannot be sent on").into());
+        };
+        let connection = self.connection()?;
+        let timeout = option.hard_ttl();
+        let sending = tokio::time::timeout(timeout, snapshot::send(&connection, vote, source));
+        let (cancel, sending) = (std::pin::pin!(cancel), std::pin::pin!(sending));
+        match futures::future::select(cancel, sending).await {
+            futures::future::Either::Left((closed, _)) => Err(closed.into()),
+            futures::future::Either::Right((Ok(Ok(vote)), _)) => Ok(SnapshotResponse::new(vote)),
+            futures::future::Either::Right((Ok(Err(error)), _)) => {
+                tracing::warn!(%error, target = self.target, "sending a snapshot failed; it goes on where it broke off");
+                Err(match error {
+                    snapshot::SendError::Status(status) => self.status(&status).into(),
+                    other => NetworkError::new(&other).into(),
+                })
+            }
+            futures::future::Either::Right((Err(_), _)) => {
+                let action = RPCTypes::InstallSnapshot;
+                Err(Timeout { action, id: self.id, target: self.target, timeout }.into())
+            }
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Rpc<TransferLeaderResponse<TypeConfig>> {
+        let connection = self.connection()?;
+        let timeout = option.hard_ttl();
+        let mut client = connection.control();
+        let sent = client.transfer_leader(within(convert::transfer_out(&request), timeout));
+        let reply = answer(self.target, timeout, sent).await;
+        let reply = reply.map_err(|error| self.failed(RPCTypes::TransferLeader, timeout, &error))?;
+        if reply.refused.is_empty() {
+            return Ok(Ok(()));
+        }
+        tracing::info!(target = self.target, reason = reply.refused, "leadership transfer refused");
+        Ok(Err(TransferLeaderError::LogNotFlushed { expected: request.last_log_id().copied(), actual: None }))
     }
 }

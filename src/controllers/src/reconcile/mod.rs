@@ -81,6 +81,3 @@ impl Controller {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

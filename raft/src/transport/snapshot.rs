@@ -1,0 +1,185 @@
+//! A snapshot on its way: announced by its manifest, asked for file by file, sent in pieces, installed at the end.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use openraft::type_config::TypeConfigExt;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::connection::Connection;
+use super::convert;
+use crate::codec;
+use crate::peer::snapshot_part::Part;
+use crate::peer::snapshot_progress::Progress;
+use crate::peer::{SnapshotHeader, SnapshotPart, SnapshotPiece, SnapshotProgress, SnapshotWanted, SnapshotWantedFile};
+use crate::snapshot::{SnapshotFailed, SnapshotHome, SnapshotSink, SnapshotSource, WantedFile};
+use crate::state_machine::{Raft, SnapshotData};
+use crate::types::{SnapshotMeta, StoredMembership, TypeConfig, Vote, log_id};
+
+/// One piece of a file.
+const PIECE_BYTES: usize = 1 << 20;
+/// Pieces read ahead of what the connection has taken.
+const PIECES_AHEAD: usize = 4;
+
+/// Why a snapshot did not arrive.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    /// The connection failed.
+    #[error("{}", .0.message())]
+    Status(Box<Status>),
+    /// Reading it here failed.
+    #[error(transparent)]
+    Read(#[from] SnapshotFailed),
+    /// The receiver refused it.
+    #[error("the receiver says: {0}")]
+    Refused(String),
+}
+
+impl From<Status> for SendError {
+    fn from(status: Status) -> Self {
+        Self::Status(Box::new(status))
+    }
+}
+
+const fn part(part: Part) -> SnapshotPart {
+    SnapshotPart { part: Some(part) }
+}
+
+/// Sends a snapshot; returns the receiver's vote once it is installed there, or was refused by a higher vote.
+pub(crate) async fn send(
+    connection: &Connection,
+    vote: Vote,
+    source: Arc<dyn SnapshotSource>,
+) -> Result<Vote, SendError> {
+    let (parts, outgoing) = mpsc::channel(PIECES_AHEAD);
+    let header = SnapshotHeader { vote: Some(convert::vote_out(&vote)), manifest: source.manifest() };
+    // The receiver of the channel is right here.
+    let _ = parts.send(part(Part::Header(header))).await;
+    let mut client = connection.snapshots();
+    let mut progress = client.install(ReceiverStream::new(outgoing)).await?.into_inner();
+    tracing::info!(to = connection.id, bytes = source.bytes(), "sending a snapshot");
+    while let Some(said) = progress.message().await? {
+        connection.note_heard();
+        match said.progress {
+            Some(Progress::Wanted(wanted)) => feed(&parts, &source, wanted).await?,
+            Some(Progress::Vote(vote)) => return Ok(convert::vote_in(Some(vote))),
+            Some(Progress::Failed(text)) => return Err(SendError::Refused(text)),
+            None => return Err(SendError::Refused("an answer this release does not know".into())),
+        }
+    }
+    Err(SendError::Refused("the transfer ended without an answer".into()))
+}
+
+async fn feed(
+    parts: &mpsc::Sender<SnapshotPart>,
+    source: &Arc<dyn SnapshotSource>,
+    wanted: SnapshotWanted,
+) -> Result<(), SendError> {
+    for SnapshotWantedFile { file, mut offset } in wanted.files {
+        loop {
+            let (reading, number) = (Arc::clone(source), usize::try_from(file).unwrap_or(usize::MAX));
+            let read = TypeConfig::spawn_blocking(move || reading.read(number, offset, PIECE_BYTES)).await;
+            let data = read.map_err(|error| SnapshotFailed(error.to_string()))??;
+            let length = data.len();
+            // An empty file still has one piece, so that the receiver completes it.
+            if length > 0 || offset == 0 {
+                let piece = SnapshotPiece { file, offset, data };
+                if parts.send(part(Part::Piece(piece))).await.is_err() {
+                    return Ok(()); // the receiver has ended the call: its answer says why
+                }
+            }
+            offset += length as u64;
+            if length < PIECE_BYTES {
+                break;
+            }
+        }
+    }
+    // As above.
+    let _ = parts.send(part(Part::End(true))).await;
+    Ok(())
+}
+
+/// Takes a snapshot in and installs it. What was said last ends the call.
+pub(crate) async fn receive(
+    raft: Raft,
+    home: Arc<dyn SnapshotHome>,
+    mut parts: Streaming<SnapshotPart>,
+    said: mpsc::Sender<Result<SnapshotProgress, Status>>,
+) {
+    let last = match take(&raft, home, &mut parts, &said).await {
+        Ok(vote) => Progress::Vote(convert::vote_out(&vote)),
+        Err(SendError::Status(status)) => {
+            // The sender is gone; the files that came whole stay for its next attempt.
+            tracing::warn!(error = status.message(), "a snapshot broke off on its way in");
+            return;
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a snapshot was not installed");
+            Progress::Failed(error.to_string())
+        }
+    };
+    // The sender may have gone away.
+    let _ = said.send(Ok(SnapshotProgress { progress: Some(last) })).await;
+}
+
+async fn take(
+    raft: &Raft,
+    home: Arc<dyn SnapshotHome>,
+    parts: &mut Streaming<SnapshotPart>,
+    said: &mpsc::Sender<Result<SnapshotProgress, Status>>,
+) -> Result<Vote, SendError> {
+    let first = parts.next().await.transpose()?;
+    let Some(Part::Header(header)) = first.and_then(|first| first.part) else {
+        return Err(SendError::Refused("a snapshot begins with its header".into()));
+    };
+    let vote = convert::vote_in(header.vote);
+    let mut sink = blocking(move || home.receive(&header.manifest)).await?;
+    let wanted = sink.wanted()?.into_iter().map(wanted_out).collect();
+    let wanted = Progress::Wanted(SnapshotWanted { files: wanted });
+    // The sender may have gone away; the next read shows it.
+    let _ = said.send(Ok(SnapshotProgress { progress: Some(wanted) })).await;
+    loop {
+        match parts.next().await.transpose()?.and_then(|next| next.part) {
+            Some(Part::Piece(piece)) => {
+                sink = blocking(move || {
+                    let file = usize::try_from(piece.file).unwrap_or(usize::MAX);
+                    sink.write(file, piece.offset, &piece.data)?;
+                    Ok(sink)
+                })
+                .await?;
+            }
+            Some(Part::End(_)) => break,
+            Some(Part::Header(_)) | None => {
+                return Err(SendError::Refused("the transfer ended before the snapshot did".into()));
+            }
+        }
+    }
+    let meta = meta(&*sink)?;
+    let snapshot = openraft::Snapshot { meta, snapshot: SnapshotData::Arrived(sink) };
+    let installed = raft.install_full_snapshot(vote, snapshot).await;
+    Ok(installed.map_err(|error| SendError::Refused(error.to_string()))?.vote)
+}
+
+fn wanted_out(wanted: WantedFile) -> SnapshotWantedFile {
+    SnapshotWantedFile { file: u32::try_from(wanted.file).unwrap_or(u32::MAX), offset: wanted.offset }
+}
+
+fn meta(sink: &dyn SnapshotSink) -> Result<SnapshotMeta, SnapshotFailed> {
+    let (position, membership) = (sink.position(), sink.membership());
+    let last_membership = if membership.is_empty() {
+        StoredMembership::default()
+    } else {
+        let decoded = codec::decode_membership_at(&membership);
+        let (id, membership) = decoded.map_err(|error| SnapshotFailed(error.to_string()))?;
+        StoredMembership::new(Some(id), membership)
+    };
+    Ok(SnapshotMeta { last_log_id: Some(log_id(position.term, position.index)), last_membership })
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SnapshotFailed> + Send + 'static,
+) -> Result<T, SnapshotFailed> {
+    TypeConfig::spawn_blocking(work).await.unwrap_or_else(|error| Err(SnapshotFailed(error.to_string())))
+}

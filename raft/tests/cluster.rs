@@ -1,0 +1,217 @@
+//! Three replicas over real loopback TLS, on disk.
+#![allow(clippy::disallowed_methods)]
+
+mod harness;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use harness::{Cluster, DEADLINE, create, key, last, put};
+use quilt_proto::{Compare, KeyPrefix, ReplicaId, Revision, Txn};
+use quilt_raft::{Consistency, Limit, Role};
+
+/// A write through a follower is applied once, readable at once on every replica, and all states are the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_replica_answers_everything() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let follower = cluster.ids().into_iter().find(|id| *id != leader).expect("three replicas");
+    for round in 0..20 {
+        let name = format!("a{round}");
+        let revision = last(cluster.get(follower).propose(create(&name), DEADLINE).await.expect("applied"));
+        for id in cluster.ids() {
+            let view = cluster.get(id).read(Consistency::Linearizable, DEADLINE).await.expect("readable");
+            let record = view.get(&key(&name)).expect("readable").expect("present everywhere at once");
+            assert_eq!(record.mod_revision, revision.get());
+        }
+    }
+    for id in cluster.ids() {
+        cluster
+            .get(id)
+            .serve("who", std::sync::Arc::new(move |_| Box::pin(async move { Ok(Bytes::from(id.to_string())) })));
+    }
+    let who = cluster.get(follower).ask_leader("who", Bytes::new(), DEADLINE).await.expect("answered");
+    assert_eq!(who, leader.to_string());
+    let status = cluster.get(leader).status();
+    assert_eq!((status.role, status.failures_tolerated, status.members.len()), (Role::Leader, 1, 3));
+    cluster.same_state().await;
+    cluster.stop().await;
+}
+
+/// While the leader goes away twice, writers on all replicas keep writing: every create is applied exactly once, and
+/// a watch on each surviving replica sees each exactly once, in order, without a gap.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leader_changes_lose_and_repeat_nothing() {
+    let mut cluster = Cluster::start(3).await;
+    let prefix = KeyPrefix::resource("default", "", "configmaps").expect("valid");
+    let first = cluster.leader().await;
+    let mut writers = tokio::task::JoinSet::new();
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    for id in cluster.ids().into_iter().filter(|id| *id != first) {
+        let (replica, stopped) = (cluster.get(id).clone(), stopped.clone());
+        writers.spawn(async move {
+            let mut written = Vec::new();
+            while !*stopped.borrow() {
+                let name = format!("w{id}-{}", written.len());
+                // Rejected would mean that the same request took effect twice.
+                written.push(last(replica.propose(create(&name), DEADLINE).await.expect("decided")));
+            }
+            written
+        });
+    }
+    let mut watches: Vec<_> = cluster
+        .ids()
+        .into_iter()
+        .filter(|id| *id != first)
+        .map(|id| cluster.get(id).watch(prefix.clone(), Revision::ZERO))
+        .collect();
+    cluster.wait_for_revision(20).await;
+    cluster.shut_down(first).await;
+    let second = cluster.leader().await;
+    assert_ne!(first, second);
+    let reached = cluster.get(second).status().revision;
+    cluster.wait_for_revision(reached + 20).await;
+    cluster.restart(first).await;
+    cluster.get(second).admin().transfer_leadership(ReplicaId(first)).await.expect("transferred");
+    let reached = cluster.get(first).status().revision;
+    cluster.wait_for_revision(reached + 20).await;
+    stop.send(true).expect("writers listen");
+    let mut written = BTreeSet::new();
+    while let Some(revisions) = writers.join_next().await {
+        for revision in revisions.expect("no panic") {
+            assert!(written.insert(revision), "revision {revision} given twice");
+        }
+    }
+    assert_eq!(cluster.same_state().await, written.last().expect("many").get());
+    for watch in &mut watches {
+        let mut seen = Vec::new();
+        while seen.len() < written.len() {
+            let batch = tokio::time::timeout(DEADLINE, watch.next()).await.expect("in time").expect("open");
+            seen.extend(batch.events.iter().map(|event| event.revision));
+        }
+        assert!(seen.iter().eq(written.iter()), "a watch saw other revisions than were written");
+    }
+    drop(watches);
+    cluster.stop().await;
+}
+
+/// A replica that was away catches up from the log; one that was away longer than the log reaches, from a snapshot.
+/// Watches resumed there at an old revision get exactly what they missed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_was_away_catches_up() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let away = cluster.ids().into_iter().find(|id| *id != leader).expect("three replicas");
+    let write = async |cluster: &Cluster, from: usize, to: usize| {
+        let mut revision = Revision::ZERO;
+        for at in from..to {
+            revision = last(cluster.get(leader).propose(create(&format!("k{at}")), DEADLINE).await.expect("applied"));
+        }
+        revision
+    };
+    let seen = write(&cluster, 0, 5).await;
+    cluster.shut_down(away).await;
+    write(&cluster, 5, 10).await;
+    cluster.restart(away).await;
+    cluster.same_state().await;
+
+    cluster.shut_down(away).await;
+    write(&cluster, 10, 30).await;
+    for id in cluster.ids().into_iter().filter(|id| *id != away) {
+        cluster.get(id).admin().cut_log(0).await.expect("cut").expect("something was let go");
+        cluster.until(id, |status| status.purged_index.is_some()).await;
+    }
+    write(&cluster, 30, 35).await;
+    cluster.restart(away).await;
+    cluster.same_state().await;
+    assert!(cluster.get(away).status().snapshot_index.is_some(), "it came by snapshot");
+
+    let prefix = KeyPrefix::resource("default", "", "configmaps").expect("valid");
+    let mut watch = cluster.get(away).watch(prefix.clone(), seen);
+    let mut names = Vec::new();
+    while names.len() < 30 {
+        let batch = tokio::time::timeout(DEADLINE, watch.next()).await.expect("in time").expect("open");
+        names.extend(batch.events.iter().map(|event| event.key.parts().name.to_owned()));
+    }
+    assert!(names.iter().cloned().eq((5..35).map(|at| format!("k{at}"))));
+    let view = cluster.get(away).read(Consistency::Linearizable, DEADLINE).await.expect("readable");
+    let page = view.scan(&prefix, None, Limit { records: 100, bytes: 1 << 20 }).expect("readable");
+    assert_eq!(page.records.len(), 35);
+    last(cluster.get(away).propose(create("own"), DEADLINE).await.expect("applied"));
+    drop(watch);
+    cluster.stop().await;
+}
+
+/// All replicas stop and start: everything acknowledged is there, and old watches resume without a repeat.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_whole_control_plane_restarts() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let revision = last(cluster.get(leader).propose(create("a"), DEADLINE).await.expect("applied"));
+    for id in cluster.ids() {
+        cluster.shut_down(id).await;
+    }
+    for id in cluster.ids() {
+        cluster.restart(id).await;
+    }
+    for id in cluster.ids() {
+        let view = cluster.get(id).read(Consistency::Linearizable, DEADLINE).await.expect("readable");
+        assert_eq!(view.get(&key("a")).expect("readable").expect("kept").mod_revision, revision.get());
+    }
+    let prefix = KeyPrefix::resource("default", "", "configmaps").expect("valid");
+    let any = cluster.ids()[0];
+    let mut watch = cluster.get(any).watch(prefix, revision);
+    let next = last(cluster.get(any).propose(create("b"), DEADLINE).await.expect("applied"));
+    let batch = tokio::time::timeout(DEADLINE, watch.next()).await.expect("in time").expect("open");
+    assert_eq!(batch.events.iter().map(|event| event.revision).collect::<Vec<_>>(), [next]);
+    drop(watch);
+    cluster.stop().await;
+}
+
+/// A fourth replica joins as a learner, becomes a voter, and another one leaves; asked on any replica.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_join_and_leave() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let follower = cluster.ids().into_iter().find(|id| *id != leader).expect("three replicas");
+    last(cluster.get(leader).propose(create("a"), DEADLINE).await.expect("applied"));
+    let (joined, address) = cluster.add().await;
+    let admin = cluster.get(follower).admin();
+    admin.add_learner(ReplicaId(joined), address).await.expect("added");
+    admin.promote(ReplicaId(joined)).await.expect("promoted");
+    let view = cluster.get(joined).read(Consistency::Linearizable, DEADLINE).await.expect("readable");
+    assert!(view.get(&key("a")).expect("readable").is_some());
+    last(cluster.get(joined).propose(create("b"), DEADLINE).await.expect("applied"));
+    cluster.get(joined).admin().remove(ReplicaId(follower)).await.expect("removed");
+    cluster.get(joined).admin().remove(ReplicaId(follower)).await.expect("removing again is safe");
+    cluster.until(joined, |status| status.members.len() == 3 && !status.membership_changing).await;
+    cluster.stop().await;
+}
+
+/// Without a quorum nothing is acknowledged or claimed: writes wait, reads refuse, leadership is given up; and a write
+/// that is said not to be applied never shows up later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_quorum_nothing_is_claimed() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    for id in cluster.ids().into_iter().filter(|id| *id != leader) {
+        cluster.shut_down(id).await;
+    }
+    let alone = cluster.get(leader).clone();
+    let mut leadership = alone.leadership();
+    let lost = leadership.wait_for(|now| now.held().is_none());
+    tokio::time::timeout(DEADLINE, lost).await.expect("in time").expect("running");
+    let read = alone.read(Consistency::Linearizable, Duration::from_millis(300)).await;
+    assert_eq!(read.err(), Some(quilt_raft::ReadError::NoLeader));
+    let refused = alone.propose(create("never"), Duration::from_millis(300)).await;
+    assert_eq!(refused.err(), Some(quilt_raft::ProposeError::NotApplied));
+    for id in cluster.ids().into_iter().filter(|id| *id != leader) {
+        cluster.restart(id).await;
+    }
+    let check = Txn::new(vec![Compare::absent(&key("never"))], vec![put("later")]);
+    last(alone.propose(check, DEADLINE).await.expect("applied"));
+    drop(leadership);
+    drop(alone);
+    cluster.stop().await;
+}

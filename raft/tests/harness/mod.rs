@@ -1,0 +1,194 @@
+//! A control plane of several replicas in one process, each with its own directory, port and certificate.
+#![allow(dead_code, unreachable_pub, clippy::disallowed_methods)]
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quilt_proto::{Compare, Key, Op, Put, ReplicaId, Revision, Txn};
+use quilt_raft::{Decision, Options, Parts, PeerIdentity, Replica, Status, Timing, TransportOptions, peer_name};
+use quilt_storage::{Home, Identity};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use tempfile::TempDir;
+
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+pub fn key(name: &str) -> Key {
+    Key::new("default", "", "configmaps", "default", name).expect("valid key")
+}
+
+pub fn put(name: &str) -> Op {
+    Op::from(Put { key: key(name).bytes().clone(), value: Bytes::from_static(b"{}"), ..Put::default() })
+}
+
+/// Creates a key that must not exist: applied twice, the second shows as rejected.
+pub fn create(name: &str) -> Txn {
+    Txn::new(vec![Compare::absent(&key(name))], vec![put(name)])
+}
+
+pub fn last(decision: Decision) -> Revision {
+    match decision {
+        Decision::Applied { last, .. } => last,
+        Decision::Rejected { .. } => panic!("{decision:?}"),
+    }
+}
+
+pub struct Authority {
+    certificate: rcgen::Certificate,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(Vec::<String>::new()).expect("params");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).expect("self-signed");
+        Self { certificate, issuer: Issuer::new(params, key) }
+    }
+
+    pub fn identity(&self, id: u64) -> PeerIdentity {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec![peer_name(ReplicaId(id))]).expect("params");
+        let leaf = params.signed_by(&key, &self.issuer).expect("signed");
+        PeerIdentity {
+            certificates: vec![leaf.der().clone()],
+            key: rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+            roots: vec![self.certificate.der().clone()],
+        }
+    }
+}
+
+struct Node {
+    dir: TempDir,
+    address: SocketAddr,
+    running: Option<(Replica, Home)>,
+}
+
+pub struct Cluster {
+    authority: Authority,
+    nodes: BTreeMap<u64, Node>,
+}
+
+impl Cluster {
+    /// Starts replicas and founds a control plane of them.
+    pub async fn start(size: u64) -> Self {
+        let mut cluster = Self { authority: Authority::new(), nodes: BTreeMap::new() };
+        for _ in 0..size {
+            cluster.add().await;
+        }
+        let members = cluster.nodes.iter().map(|(id, node)| (ReplicaId(*id), node.address.to_string())).collect();
+        cluster.get(1).admin().initialize(members).await.expect("founded");
+        for id in cluster.ids() {
+            cluster.until(id, |status| status.ready).await;
+        }
+        cluster
+    }
+
+    /// Starts another replica with an empty directory.
+    pub async fn add(&mut self) -> (u64, String) {
+        let id = self.nodes.len() as u64 + 1;
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let dir = tempfile::tempdir().expect("a directory");
+        self.nodes.insert(id, Node { dir, address, running: None });
+        self.open(id, listener).await;
+        (id, address.to_string())
+    }
+
+    async fn open(&mut self, id: u64, listener: TcpListener) {
+        let identity = self.authority.identity(id);
+        let node = self.nodes.get_mut(&id).expect("known");
+        let whose = Identity { cluster: "test".into(), replica: id };
+        let home = Home::open(&node.dir.path().join("data"), whose).expect("the directory opens");
+        let options = Options { timing: Timing::relaxed(), ..Options::new(ReplicaId(id), "test") };
+        let transport = TransportOptions { listener, identity };
+        let replica = Replica::open(options, Parts::of(&home), Some(transport)).await.expect("opens");
+        node.running = Some((replica, home));
+    }
+
+    pub fn ids(&self) -> Vec<u64> {
+        self.nodes.keys().copied().collect()
+    }
+
+    pub fn get(&self, id: u64) -> &Replica {
+        &self.nodes[&id].running.as_ref().expect("running").0
+    }
+
+    fn running(&self) -> impl Iterator<Item = (u64, &Replica)> {
+        self.nodes.iter().filter_map(|(id, node)| Some((*id, &node.running.as_ref()?.0)))
+    }
+
+    pub async fn shut_down(&mut self, id: u64) {
+        let (replica, home) = self.nodes.get_mut(&id).expect("known").running.take().expect("running");
+        replica.shutdown().await;
+        drop(replica);
+        drop(home);
+    }
+
+    pub async fn restart(&mut self, id: u64) {
+        let address = self.nodes[&id].address;
+        let listener = TcpListener::bind(address).expect("its port is free again");
+        self.open(id, listener).await;
+    }
+
+    /// The replica that leads, once one does.
+    pub async fn leader(&self) -> u64 {
+        let found = async {
+            loop {
+                for (id, replica) in self.running() {
+                    if replica.leadership().borrow().held().is_some() {
+                        return id;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, found).await.expect("a leader in time")
+    }
+
+    pub async fn until(&self, id: u64, wanted: impl Fn(&Status) -> bool) {
+        let reached = async {
+            while !wanted(&self.get(id).status()) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(DEADLINE, reached).await.is_err() {
+            panic!("replica {id} did not get there: {:#?}", self.get(id).status());
+        }
+    }
+
+    pub async fn wait_for_revision(&self, revision: u64) {
+        for (id, _) in self.running() {
+            self.until(id, |status| status.revision >= revision).await;
+        }
+    }
+
+    /// Waits until all running replicas are at one index with one hash; returns the revision there.
+    pub async fn same_state(&self) -> u64 {
+        let same = async {
+            loop {
+                let states: Vec<_> = self
+                    .running()
+                    .map(|(_, replica)| replica.status())
+                    .map(|status| (status.applied_index, status.revision, status.state_hash))
+                    .collect();
+                if states.windows(2).all(|pair| pair[0].0 == pair[1].0) {
+                    assert!(states.windows(2).all(|pair| pair[0] == pair[1]), "states differ: {states:?}");
+                    return states[0].1;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, same).await.expect("equal in time")
+    }
+
+    pub async fn stop(mut self) {
+        for id in self.ids() {
+            if self.nodes[&id].running.is_some() {
+                self.shut_down(id).await;
+            }
+        }
+    }
+}
