@@ -262,7 +262,8 @@ impl Snapshots {
         Ok(ManifestFile { name, size, sha256: sha256.into() })
     }
 
-    /// Completes a snapshot put together in `unfinished` and makes it the newest one.
+    /// Completes a snapshot put together in `unfinished` and makes it the newest one, unless one of a later position is
+    /// there.
     pub(crate) fn keep(&self, manifest: Manifest, unfinished: &Path) -> Result<Arc<Snapshot>, SnapshotError> {
         let path = unfinished.join(MANIFEST);
         files::replace(&path, &manifest.encode()).map_err(io_error(&path))?;
@@ -271,7 +272,8 @@ impl Snapshots {
         let kept = kept(&self.shared.home);
         let dir = kept.join(manifest.id());
         let mut newest = self.shared.newest.lock();
-        if let Some(newest) = newest.as_ref().filter(|newest| newest.dir == dir) {
+        // One that arrived while this one was built may be ahead of it.
+        if let Some(newest) = newest.as_ref().filter(|newest| newest.manifest.position() >= manifest.position()) {
             files::remove_dir(unfinished).map_err(io_error(unfinished))?;
             return Ok(newest.clone());
         }

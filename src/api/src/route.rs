@@ -188,7 +188,7 @@ fn decode_segment(segment: &str) -> Result<String, RouteError> {
 /// Decodes `%XX`; in queries also `+` as a space. `None` when the result is not UTF-8 or an escape is cut off.
 #[must_use]
 pub(crate) fn percent_decode(text: &str, plus_is_space: bool) -> Option<String> {
-    if !text.contains('%') && !(plus_is_space && text.contains('+')) {
+    if !(text.contains('%') || plus_is_space && text.contains('+')) {
         return Some(text.into());
     }
     let mut out = Vec::with_capacity(text.len());

@@ -94,14 +94,17 @@ pub fn mark(object: &mut Value, now: Moment, grace_secs: u64) {
 
 /// Records of addresses and ports taken by a Service.
 fn held_by_service(cluster: &Cluster, service: &Value) -> Vec<Key> {
-    let addresses = fields::list(service, "/spec/clusterIPs").iter().filter_map(Value::as_str);
+    let mut held: Vec<(&str, String)> = Vec::new();
+    let given = |ip: &&str| !ip.is_empty() && *ip != "None";
+    let addresses = fields::list(service, "/spec/clusterIPs").iter().filter_map(Value::as_str).filter(given);
+    held.extend(addresses.map(|ip| ("serviceips", ip.to_owned())));
     let balancers = fields::list(service, "/status/loadBalancer/ingress").iter().map(|at| fields::text(at, "/ip"));
-    let ips =
-        addresses.chain(balancers).filter(|ip| !ip.is_empty() && *ip != "None").map(|ip| ("serviceips", ip.to_owned()));
+    held.extend(balancers.filter(given).map(|ip| ("loadbalancerips", ip.to_owned())));
     let ports = fields::list(service, "/spec/ports").iter().filter_map(|port| fields::int(port, "/nodePort"));
-    let ports = ports.filter(|port| *port > 0).map(|port| ("nodeports", port.to_string()));
-    let mut keys: Vec<Key> =
-        ips.chain(ports).filter_map(|(resource, name)| cluster.key(INTERNAL, resource, "", &name)).collect();
+    let ports = ports.chain(fields::int(service, "/spec/healthCheckNodePort"));
+    held.extend(ports.filter(|port| *port > 0).map(|port| ("nodeports", port.to_string())));
+    let keys = held.into_iter().filter_map(|(resource, name)| cluster.key(INTERNAL, resource, "", &name));
+    let mut keys: Vec<Key> = keys.collect();
     keys.sort();
     keys.dedup();
     keys

@@ -19,6 +19,8 @@ pub mod route;
 pub mod runtime;
 pub mod selector;
 pub mod view;
+#[cfg(test)]
+mod world;
 
 pub use heartbeats::Heartbeats;
 pub use runtime::{Controllers, ForceError, Metrics};

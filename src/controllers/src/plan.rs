@@ -168,6 +168,13 @@ impl Plan {
         self.look_again_at = Some(self.look_again_at.map_or(at, |known| known.min(at)));
     }
 
+    /// Whether the plan makes objects under generated names. Such a plan must also write its owner: should its fate
+    /// stay unknown, the owner's new version is what keeps a second one from making them again.
+    #[must_use]
+    pub fn makes_something(&self) -> bool {
+        self.writes.iter().any(|write| matches!(write, Write::Create { .. }))
+    }
+
     /// Whether the plan has taken all it may; sets [`Plan::more`] if so.
     pub fn is_full(&mut self) -> bool {
         let full = self.writes.len() >= WRITES_MAX;

@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod canonical;
+pub mod convert;
 pub mod decode;
 pub mod default;
 pub mod discovery;

@@ -14,5 +14,8 @@ pub mod runtime;
 pub mod score;
 pub mod snapshot;
 
+#[cfg(test)]
+mod tests;
+
 pub use decide::{Decision, decide};
 pub use runtime::{Metrics, Scheduler};

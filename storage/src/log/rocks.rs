@@ -118,8 +118,11 @@ fn cut_torn_tail(dir: &Path) -> bool {
 fn load(db: &DB) -> Result<View, LogError> {
     let row = |key: &[u8]| db.get(key).map_err(read_error);
     let purged = row(PURGED)?.map(|bytes| decode_purge(&bytes)).transpose()?;
-    let first = entry_from(db, IteratorMode::From(&entry_key(0), Direction::Forward))?;
+    let start = purged.map_or(0, |(position, _)| position.index + 1);
+    let first = entry_from(db, IteratorMode::From(&entry_key(start), Direction::Forward))?;
     let last = entry_from(db, IteratorMode::From(&ENTRIES_END, Direction::Reverse))?;
+    // Purged entries may still lie in files; they are not held.
+    let last = last.filter(|placed| placed.record.index >= start);
     if let (Some((upto, _)), Some(first)) = (purged, &first)
         && first.record.index != upto.index + 1
     {
@@ -138,7 +141,7 @@ fn load(db: &DB) -> Result<View, LogError> {
 pub(crate) fn check_entries(db: &DB) -> Result<u64, LogError> {
     let view = load(db)?;
     let mut expected = view.first();
-    for row in db.iterator(IteratorMode::From(&entry_key(0), Direction::Forward)) {
+    for row in db.iterator(IteratorMode::From(&entry_key(expected), Direction::Forward)) {
         let (key, value) = row.map_err(read_error)?;
         let Some(index) = entry_index(&key) else { break };
         if index != expected {

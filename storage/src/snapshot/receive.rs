@@ -134,8 +134,8 @@ impl SnapshotReceiver {
     /// that nothing is applied meanwhile and reads its state anew afterwards.
     ///
     /// # Errors
-    /// Files are missing, or the state in them is not the one announced, or a file failed. The running state is then
-    /// what it was.
+    /// Files are missing, or the state in them is not the one announced: the running state is then what it was. After
+    /// an error of a file either state may be in use; the caller stops, and a restart finds one of them whole.
     pub fn install(mut self) -> Result<Arc<Snapshot>, SnapshotError> {
         let snapshots = self.snapshots.clone();
         let _lock = self.lock(&snapshots)?;

@@ -28,8 +28,11 @@ pub(crate) struct Lifecycle {
     /// Lifetime of an object; 0 = for ever.
     pub(crate) ttl_ms: u64,
     /// Takes what the object needs of the cluster's pools, and gives back what it no longer needs.
-    pub(crate) allocate: fn(&Allocation<'_>, Option<&Value>, Option<&mut Value>) -> Result<Claims, Problem>,
+    pub(crate) allocate: Allocate,
 }
+
+/// Where, the object before (none at its birth), and the object to be (none at its end).
+type Allocate = fn(&Allocation<'_>, Option<&Value>, Option<&mut Value>) -> Result<Claims, Problem>;
 
 /// How an object is to be deleted, finalizers apart.
 #[derive(Clone, Debug, PartialEq)]

@@ -263,10 +263,8 @@ pub(crate) async fn delete_collection(call: &Call, bytes: Bytes) -> Result<Respo
             if left > 0 && selection.matches(key, record)? {
                 left -= 1;
                 let parts = key.parts();
-                let mut one = call.clone();
-                one.namespace = parts.namespace.to_owned();
-                one.name = parts.name.to_owned();
-                chosen.push(one);
+                let (namespace, name) = (parts.namespace.to_owned(), parts.name.to_owned());
+                chosen.push(Call { namespace, name, ..call.clone() });
             }
         }
         futures::stream::iter(chosen.into_iter().map(Ok::<_, Problem>))

@@ -1,4 +1,13 @@
 //! The Kubernetes surface, driven in process over a replica in memory: no sockets, the same code as in production.
 
+mod bad_input;
 mod crud;
+mod deletion;
+mod documents;
+mod lists;
+mod patches;
+mod secrets;
+mod services;
+mod subresources;
 mod support;
+mod watches;

@@ -81,3 +81,6 @@ impl Controller {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

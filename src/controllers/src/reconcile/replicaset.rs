@@ -62,7 +62,7 @@ pub fn reconcile(view: &View<'_>, key: &Key, at: &mut Occasion) -> Result<Plan, 
         }
     }
 
-    if set.value.get("status") == Some(&status) {
+    if set.value.get("status") == Some(&status) && !plan.makes_something() {
         if !plan.writes.is_empty() {
             plan.rely_on(key, set.revision);
         }

@@ -3,7 +3,7 @@
 //! A slot's id outlives its Pods. A slot moves by a replacement Pod, unbound, that names the Pod it replaces; the
 //! scheduler's bind makes the change-over in one transaction. What may stay on its node is never moved.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use quilt_objects::names;
@@ -38,9 +38,17 @@ pub fn reconcile(view: &View<'_>, key: &Key, at: &mut Occasion) -> Result<Plan, 
         about: About::of("quilt.sh/v1", "Workload", &workload.value),
         hash: spec_hash(&workload.value),
         workload: &workload.value,
-        pods: view.cluster.pods_of(&uid).cloned().collect(),
+        live: HashMap::new(),
+        by_placement: HashMap::new(),
         plan: &mut plan,
     };
+    for pod in view.cluster.pods_of(&uid) {
+        if pod.deletion.is_none() {
+            filling.live.insert(pod.name().to_owned(), Arc::clone(pod));
+            let placement = pod.annotation(PLACEMENT_ID).unwrap_or_default().to_owned();
+            filling.by_placement.entry(placement).or_default().push(Arc::clone(pod));
+        }
+    }
     let mut slots: BTreeMap<i64, Slot> = fields::list(&workload.value, "/status/slots")
         .iter()
         .filter_map(Slot::read)
@@ -72,8 +80,8 @@ pub fn reconcile(view: &View<'_>, key: &Key, at: &mut Occasion) -> Result<Plan, 
             }
         }
     }
-    let status = status(&workload.value, &slots, &filling.pods);
-    if workload.value.get("status") == Some(&status) {
+    let status = status(&workload.value, &slots, &filling.live);
+    if workload.value.get("status") == Some(&status) && !plan.makes_something() {
         if !plan.writes.is_empty() {
             plan.rely_on(key, workload.revision);
         }
@@ -118,13 +126,16 @@ struct Filling<'a, 'v> {
     about: About,
     hash: String,
     workload: &'a Value,
-    pods: Vec<Arc<Object>>,
+    /// Pods that are not going, by name.
+    live: HashMap<String, Arc<Object>>,
+    /// The same, by the placement they fill or wait to fill.
+    by_placement: HashMap<String, Vec<Arc<Object>>>,
     plan: &'a mut Plan,
 }
 
 impl Filling<'_, '_> {
     fn pod_named(&self, name: &str) -> Option<Arc<Object>> {
-        self.pods.iter().find(|pod| pod.name() == name && pod.deletion.is_none()).cloned()
+        self.live.get(name).cloned()
     }
 
     fn is_current(&self, pod: &Object) -> bool {
@@ -133,36 +144,27 @@ impl Filling<'_, '_> {
 
     /// A live Pod that waits to replace `uid`, or to fill the placement after it.
     fn replacement(&self, slot: &Slot) -> Option<Arc<Object>> {
-        let fills = |pod: &&Arc<Object>| {
-            pod.deletion.is_none()
-                && pod.name() != slot.pod_name
-                && pod.annotation(PLACEMENT_ID) == Some(&slot.placement_id)
-        };
-        self.pods.iter().find(fills).cloned()
+        let pods = self.by_placement.get(&slot.placement_id);
+        pods.into_iter().flatten().find(|pod| pod.name() != slot.pod_name).cloned()
     }
 
     fn end_placement(&mut self, placement: &str, at: &Occasion) -> Result<(), LoadError> {
-        for pod in self.pods.clone() {
-            if pod.annotation(PLACEMENT_ID) == Some(placement) {
-                end_pod(self.plan, self.view, &pod, at.now)?;
-                let message = format!("Deleted pod: {}", pod.name());
-                self.plan.tell(self.about.clone(), NoticeKind::Normal, "SuccessfulDelete", message);
-            }
+        for pod in self.by_placement.remove(placement).unwrap_or_default() {
+            end_pod(self.plan, self.view, &pod, at.now)?;
+            let message = format!("Deleted pod: {}", pod.name());
+            self.plan.tell(self.about.clone(), NoticeKind::Normal, "SuccessfulDelete", message);
         }
         Ok(())
     }
 
     /// Pods that fill no slot go.
     fn end_strays(&mut self, slots: &BTreeMap<i64, Slot>, at: &Occasion) -> Result<(), LoadError> {
-        for pod in self.pods.clone() {
-            let placement = pod.annotation(PLACEMENT_ID).unwrap_or_default();
-            if pod.deletion.is_none() && !slots.values().any(|slot| slot.placement_id == placement) {
-                // A slot dropped just above has ended its own Pods already.
-                let ended = self.plan.writes.iter().any(|write| write.key() == &pod.key);
-                if !ended {
-                    end_pod(self.plan, self.view, &pod, at.now)?;
-                }
-            }
+        let known: HashSet<&str> = slots.values().map(|slot| slot.placement_id.as_str()).collect();
+        let strays = self.by_placement.iter().filter(|(placement, _)| !known.contains(placement.as_str()));
+        let mut strays: Vec<Arc<Object>> = strays.flat_map(|(_, pods)| pods).cloned().collect();
+        strays.sort_by(|a, b| a.key.cmp(&b.key));
+        for pod in strays {
+            end_pod(self.plan, self.view, &pod, at.now)?;
         }
         Ok(())
     }
@@ -333,11 +335,10 @@ fn template(workload: &Value) -> Value {
 }
 
 /// The Workload's status: slots, and what their Pods do.
-fn status(workload: &Value, slots: &BTreeMap<i64, Slot>, pods: &[Arc<Object>]) -> Value {
+fn status(workload: &Value, slots: &BTreeMap<i64, Slot>, live: &HashMap<String, Arc<Object>>) -> Value {
     let (mut pending, mut assigned, mut running, mut failed) = (0, 0, 0, 0);
     for slot in slots.values() {
-        let pod = pods.iter().find(|pod| pod.name() == slot.pod_name && pod.deletion.is_none());
-        match pod.and_then(|pod| pod.pod()) {
+        match live.get(&slot.pod_name).and_then(|pod| pod.pod()) {
             None => pending += 1,
             Some(facts) if facts.node.is_empty() => pending += 1,
             Some(facts) if facts.phase == Phase::Failed || facts.failing => failed += 1,

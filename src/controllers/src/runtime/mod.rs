@@ -33,7 +33,7 @@ const RESTART_AFTER: Duration = Duration::from_millis(500);
 /// Forced runs of one cluster that may wait.
 const FORCED_MAX: usize = 16;
 /// How long a forced run is waited for; what is left continues by itself.
-const FORCE_DEADLINE: Duration = Duration::from_secs(8);
+const FORCE_DEADLINE: Duration = Duration::from_secs(3);
 const READ_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The controllers of one replica. Cheap to clone; [`Controllers::run`] does the work.

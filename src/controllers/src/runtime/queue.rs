@@ -121,6 +121,11 @@ impl Queue {
         self.later.first_key_value().map(|((at, _), _)| *at)
     }
 
+    /// Something may be ready now.
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     /// Nothing is ready, busy or behind, and nothing waits after a failure.
     pub(super) fn is_quiet(&self) -> bool {
         self.ready.is_empty() && self.busy.is_empty() && self.behind.is_empty() && self.failures.is_empty()

@@ -16,6 +16,7 @@ use crate::heartbeats::Heartbeats;
 use crate::moment::Moment;
 use crate::object::Object;
 use crate::plan::{Notice, Plan};
+use crate::reconcile::Controller;
 use crate::route::{Work, is_ignored, is_remembered, work_of};
 use crate::runtime::metrics::{Counter, Metrics};
 use crate::runtime::notices::Notices;
@@ -100,7 +101,9 @@ impl Runner {
         loop {
             self.work(&events).await?;
             self.answer_forced();
-            let due = self.queue.next_due();
+            // One turn takes only so much; what is ready beyond it gets its turn right after the watch.
+            let ready = self.queue.has_ready() && self.in_flight.len() < IN_FLIGHT_MAX;
+            let due = if ready { Some(Instant::now()) } else { self.queue.next_due() };
             let telling_due =
                 (!self.notices.is_empty() && !self.telling).then(|| Instant::now() + Duration::from_secs(1));
             let wake = [due, telling_due].into_iter().flatten().min();
@@ -196,6 +199,11 @@ impl Runner {
             return;
         }
         let mut work = BTreeSet::new();
+        if parts.group.is_empty() && parts.resource == "endpoints" {
+            // Not remembered, but whoever else writes them is put right by their Service's controller.
+            let service = self.cluster.key("", "services", parts.namespace, parts.name);
+            work.extend(service.filter(|key| self.cluster.get(key).is_some()).map(|key| (Controller::Endpoints, key)));
+        }
         if let Some(record) = &event.record {
             if let Some(change) = self.remember(key, record) {
                 work_of(&self.cluster, &change, None, &mut work);

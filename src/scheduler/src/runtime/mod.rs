@@ -24,7 +24,7 @@ const RESTART_AFTER: Duration = Duration::from_millis(500);
 /// Forced runs of one cluster that may wait.
 const FORCED_MAX: usize = 16;
 /// How long a forced run is waited for; what is left continues by itself.
-const FORCE_DEADLINE: Duration = Duration::from_secs(4);
+const FORCE_DEADLINE: Duration = Duration::from_secs(2);
 const READ_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Counters of the scheduler.
