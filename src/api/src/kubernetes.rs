@@ -148,8 +148,12 @@ async fn dispatch(mut call: Call, path: ResourcePath, method: &Method, body: Bod
 async fn main_resource(call: Call, verb: &str, body: Body) -> Result<Response<Body>, Problem> {
     let kind = call.kind;
     let served = Verb::parse(verb).is_some_and(|verb| kind.allows(verb));
-    // Objects of namespaced kinds are only made in a namespace.
-    let placed = verb != "create" || (call.name.is_empty() && (!kind.is_namespaced() || !call.namespace.is_empty()));
+    // Objects of namespaced kinds are only made in a namespace; only a named one can be changed.
+    let placed = match verb {
+        "create" => call.name.is_empty() && (!kind.is_namespaced() || !call.namespace.is_empty()),
+        "update" | "patch" => !call.name.is_empty(),
+        _ => true,
+    };
     if !served || !placed {
         call.view(ReadAt::Any).await?;
         return Err(Problem::method_not_allowed(Some(kind), verb));

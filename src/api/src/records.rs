@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use quilt_objects::canonical;
+use quilt_objects::convert::{self, Conversion};
 use quilt_objects::kind::Kind;
 use quilt_objects::place;
 use quilt_proto::{Key, Op, Put, Record};
@@ -21,6 +22,7 @@ pub(crate) fn parse(root: &RootKey, kind: &Kind, record: &Record) -> Result<Valu
     let corrupt = |why: String| Problem::internal(&format!("a stored object of {} is corrupt: {why}", kind.plural));
     let mut object = canonical::parse_as(&kind.api_version(), &kind.kind, &record.value)
         .map_err(|error| corrupt(error.to_string()))?;
+    convert::to_served(kind, &mut object);
     if !record.sealed.is_empty() {
         let plain = seal::open(root, &bound_to(kind, &object), &record.sealed)
             .map_err(|error| Problem::internal(&error.to_string()))?;
@@ -36,10 +38,11 @@ pub(crate) fn parse(root: &RootKey, kind: &Kind, record: &Record) -> Result<Valu
 pub(crate) fn put(root: &RootKey, kind: &Kind, key: &Key, object: &Value) -> Result<Op, Problem> {
     let mut sealed = Vec::new();
     let names = sensitive(kind);
-    let encoded = if names.is_empty() {
+    let encoded = if names.is_empty() && Conversion::of(kind) == Conversion::None {
         canonical::encode(object)
     } else {
         let mut plain = object.clone();
+        convert::to_stored(kind, &mut plain);
         let mut fields = Map::new();
         if let Some(map) = plain.as_object_mut() {
             fields.extend(names.into_iter().filter_map(|name| map.remove_entry(name)));

@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, WARNING};
 use http::{HeaderValue, Response, StatusCode};
 use quilt_objects::canonical::Prefix;
+use quilt_objects::convert::Conversion;
 use quilt_objects::kind::{Kind, Origin};
 use quilt_objects::table::{self, Definitions, IncludeObject};
 use quilt_proto::Record;
@@ -148,7 +149,7 @@ impl Renderer {
     }
 
     fn whole(&self, record: &Record, typed: Typed, out: &mut BytesMut) -> Result<(), Problem> {
-        if record.sealed.is_empty() {
+        if record.sealed.is_empty() && Conversion::of(self.kind) == Conversion::None {
             match typed {
                 Typed::Yes => {
                     let (head, tail) = self.prefix.serve(&record.value);

@@ -88,8 +88,7 @@ impl Call {
         let view = match at {
             ReadAt::Latest => self.latest().await?,
             ReadAt::Any => self.stale().await?,
-            ReadAt::NotOlderThan(version) => self.at_least(version).await?,
-            ReadAt::Exact(version) => self.at_least(version).await?.at(version.into())?,
+            ReadAt::NotOlderThan(version) | ReadAt::Exact(version) => self.at_least(version).await?,
         };
         if let Err(refusal) = self.admit(&view) {
             if at == ReadAt::Latest || !refusal.rests_on_state() {
@@ -97,7 +96,11 @@ impl Call {
             }
             self.admit(&self.latest().await?)?;
         }
-        Ok(view)
+        // Who may read is judged by the present, also where the past is read.
+        match at {
+            ReadAt::Exact(version) => Ok(view.at(version.into())?),
+            _ => Ok(view),
+        }
     }
 
     /// A view at `version` or newer; waits a little for this replica to get there.

@@ -1,6 +1,7 @@
 //! [`Selection`]: which records of a collection a list or watch shows, judged on stored bytes with as little parsing
 //! as the selectors allow.
 
+use quilt_objects::convert;
 use quilt_objects::kind::Kind;
 use quilt_objects::select::field::Wanted;
 use quilt_objects::select::{FieldSelector, LabelSelector};
@@ -15,6 +16,7 @@ use crate::request::Call;
 /// Label and field selectors of one request.
 #[derive(Clone, Debug)]
 pub(crate) struct Selection {
+    kind: &'static Kind,
     labels: LabelSelector,
     fields: FieldSelector,
     /// Values every match has somewhere in its bytes: a cheap no before a parse.
@@ -37,7 +39,7 @@ struct Labels {
 
 impl Selection {
     /// Parses the selectors of a request.
-    pub(crate) fn parse(kind: &Kind, options: &ListOptions) -> Result<Self, Problem> {
+    pub(crate) fn parse(kind: &'static Kind, options: &ListOptions) -> Result<Self, Problem> {
         let labels = LabelSelector::parse(&options.label_selector)
             .map_err(|error| Problem::bad_request(format!("labelSelector: {error}")))?;
         let fields = FieldSelector::parse(&options.field_selector, kind)
@@ -57,7 +59,7 @@ impl Selection {
             .filter(|term| kind_stores(&term.field))
             .map(|term| term.value.clone().into_bytes())
             .collect();
-        Ok(Self { labels, fields, needles, needs_document })
+        Ok(Self { kind, labels, fields, needles, needs_document })
     }
 
     /// Whether everything is shown.
@@ -86,7 +88,8 @@ impl Selection {
             if !self.needles.iter().all(|needle| contains(&record.value, needle)) {
                 return Ok(false);
             }
-            let object: Value = serde_json::from_slice(&record.value).map_err(corrupt)?;
+            let mut object: Value = serde_json::from_slice(&record.value).map_err(corrupt)?;
+            convert::to_served(self.kind, &mut object);
             return Ok(self.labels.matches_object(&object) && self.fields.matches(&object));
         }
         let parts = key.parts();

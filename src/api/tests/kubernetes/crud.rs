@@ -246,3 +246,30 @@ async fn concurrent_patches_all_count() {
     let read = plane.get(&format!("{CONFIG_MAPS}/shared")).await.expect(200);
     assert_eq!(read["data"].as_object().map(serde_json::Map::len), Some(25));
 }
+
+/// Two groups of Event, and two versions of autoscaler, are one store each: what one writes the other shows.
+#[tokio::test]
+async fn shared_stores_are_converted() {
+    let plane = Plane::start().await;
+    let core = "/api/v1/namespaces/default/events";
+    let newer = "/apis/events.k8s.io/v1/namespaces/default/events";
+    let event = json!({"metadata": {"name": "e"}, "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"},
+        "reason": "Started", "message": "it began", "type": "Normal"});
+    plane.post(core, &event).await.expect(201);
+    let read = plane.get(&format!("{newer}/e")).await.expect(200);
+    assert_eq!((&read["apiVersion"], &read["note"]), (&json!("events.k8s.io/v1"), &json!("it began")));
+    assert_eq!(read["regarding"]["name"], "p");
+    assert_eq!(
+        plane.get(&format!("{core}?fieldSelector=involvedObject.name%3Dp")).await.expect(200)["items"][0]["message"],
+        "it began"
+    );
+    let scalers = |version: &str| format!("/apis/autoscaling/{version}/namespaces/default/horizontalpodautoscalers");
+    let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"});
+    let old = json!({"metadata": {"name": "h"}, "spec": {"maxReplicas": 3, "scaleTargetRef": target,
+        "targetCPUUtilizationPercentage": 70}});
+    plane.post(&scalers("v1"), &old).await.expect(201);
+    let read = plane.get(&format!("{}/h", scalers("v2"))).await.expect(200);
+    assert_eq!(read["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 70);
+    let back = plane.get(&scalers("v1")).await.expect(200);
+    assert_eq!(back["items"][0]["spec"]["targetCPUUtilizationPercentage"], 70);
+}
