@@ -2,6 +2,7 @@
 //! tags its watchers are woken. Verbs ask [`of`] and never name a kind themselves.
 
 pub(crate) mod namespaces;
+pub(crate) mod nodes;
 pub(crate) mod pods;
 pub(crate) mod services;
 
@@ -76,7 +77,8 @@ const PLAIN: Lifecycle = Lifecycle {
     allocate: |_, _, _| Ok(Claims { compares: Vec::new(), ops: Vec::new() }),
 };
 
-static ENTRIES: [Lifecycle; 5] = [
+static ENTRIES: [Lifecycle; 6] = [
+    Lifecycle { resource: "nodes", allocate: nodes::allocate, ..PLAIN },
     Lifecycle { resource: "namespaces", deletion: namespaces::deletion, may_go: namespaces::may_go, ..PLAIN },
     Lifecycle { resource: "pods", deletion: pods::deletion, removed_kind: "Pod", tags: pods::tags, ..PLAIN },
     Lifecycle { resource: "services", allocate: services::allocate, ..PLAIN },

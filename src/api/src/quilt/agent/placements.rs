@@ -1,0 +1,232 @@
+//! `GET .../placements`: what this node is to run, with everything it takes to run it.
+//!
+//! The list can be waited for: the answer is held until it differs from what the agent has. Must not know how Pods get
+//! onto nodes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use quilt_proto::{KeyPrefix, Op, Txn};
+use quilt_raft::View;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::materials;
+use crate::context::RootKey;
+use crate::quilt::call::Call;
+use crate::quilt::envelope::{Failure, Problem};
+use crate::quilt::marks;
+use crate::quilt::projection::{Placement, slots};
+use crate::quilt::reply::{Reply, etag, is_known};
+use crate::quilt::view::node::is_pod_agent;
+use crate::quilt::view::placement::{self, PlacementState};
+use crate::quilt::view::workload::Source;
+use crate::store::{
+    DAEMON_SETS, DEPLOYMENTS, JOBS, Owner, PODS, REPLICA_SETS, STATEFUL_SETS, Shelf, Stored, WORKLOADS, contains,
+};
+
+/// Between two looks at a busy cluster: a burst of binds is one answer.
+const SETTLE: Duration = Duration::from_millis(5);
+/// The longest wait that may be asked for.
+pub(crate) const WAIT_SECS_MAX: u64 = 30;
+
+/// One Pod of the list.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    /// The Pod.
+    pub(crate) pod: Stored,
+    /// It is to be ended.
+    pub(crate) terminating: bool,
+    placement: Placement,
+    workload: Option<Source>,
+}
+
+impl Entry {
+    /// The placement's id.
+    pub(crate) fn id(&self) -> &str {
+        &self.placement.id
+    }
+}
+
+/// Pods bound to `node`, deleted ones among them.
+fn bound(view: &View, cluster: &str, node: &Stored) -> Result<Vec<Stored>, Problem> {
+    let needle = format!("\"nodeName\":{}", json!(node.name()));
+    let mut pods = PODS.list(view, cluster, |record| contains(&record.value, needle.as_bytes()))?;
+    pods.retain(|pod| pod.text("/spec/nodeName") == node.name());
+    Ok(pods)
+}
+
+/// The list of `node`. A placement is in it at most once: while a terminating Pod holds its id, that one.
+pub(crate) fn entries(view: &View, cluster: &str, node: &Stored) -> Result<Vec<Entry>, Problem> {
+    let mut found: BTreeMap<String, Entry> = BTreeMap::new();
+    for pod in bound(view, cluster, node)? {
+        let entry = entry(view, cluster, node, pod)?;
+        if entry.terminating && !is_pod_agent(node) {
+            continue;
+        }
+        match found.get(entry.id()) {
+            Some(other) if other.terminating => {}
+            Some(other) if !entry.terminating && other.pod.created_at() >= entry.pod.created_at() => {}
+            _ => drop(found.insert(entry.id().to_owned(), entry)),
+        }
+    }
+    let mut list: Vec<Entry> = found.into_values().collect();
+    list.sort_by(|one, two| {
+        let key =
+            |entry: &Entry| (entry.placement.created_at, entry.placement.replica_index, entry.placement.id.clone());
+        key(one).cmp(&key(two))
+    });
+    Ok(list)
+}
+
+fn entry(view: &View, cluster: &str, node: &Stored, pod: Stored) -> Result<Entry, Problem> {
+    let workload = workload_of(view, cluster, &pod)?;
+    let annotated = |name: &str| pod.annotation(name).map(str::to_owned);
+    let of_workload = pod
+        .controller()
+        .is_some_and(|owner| owner.kind == WORKLOADS.kind && owner.api_version == WORKLOADS.api_version);
+    let (id, index) = match &workload {
+        Some(Source::Own(own)) => match slots(own).find(|slot| slot.pod_name == pod.name()) {
+            Some(slot) => (Some(slot.placement_id.to_owned()), Some(slot.index)),
+            None => (annotated(marks::PLACEMENT_ID), None),
+        },
+        _ if of_workload => (annotated(marks::PLACEMENT_ID), None),
+        _ => (None, None),
+    };
+    let index = index.or_else(|| annotated(marks::REPLICA_INDEX).and_then(|text| text.parse().ok()));
+    // A Workload that is deleted takes its Pods along, whether or not the garbage collector has come by.
+    let orphaned = of_workload && !matches!(workload, Some(Source::Own(_)));
+    let placement = Placement {
+        id: id.unwrap_or_else(|| pod.uid().to_owned()),
+        workload_id: workload.as_ref().map_or_else(
+            || pod.controller().map_or(pod.uid(), |owner| owner.uid).to_owned(),
+            |source| source.id().to_owned(),
+        ),
+        replica_index: index.unwrap_or(0),
+        node_id: Some(node.uid().to_owned()),
+        container_id: placement::container_id(&pod.value).map(str::to_owned),
+        state: PlacementState::of(&pod.value),
+        message: placement::message(&pod.value),
+        created_at: pod.created_at(),
+        updated_at: placement::updated_at(&pod),
+    };
+    Ok(Entry { terminating: pod.is_terminating() || orphaned, pod, placement, workload })
+}
+
+/// The workload a Pod belongs to, found by name from the Pod upwards.
+fn workload_of(view: &View, cluster: &str, pod: &Stored) -> Result<Option<Source>, Problem> {
+    let Some(owner) = pod.controller() else {
+        return Ok(Some(Source::Projected { api_version: "v1".into(), kind: "Pod".into(), object: pod.clone() }));
+    };
+    let load = |shelf: Shelf, owner: Owner<'_>| -> Result<Option<Stored>, Problem> {
+        let object = shelf.get(view, cluster, pod.namespace(), owner.name)?;
+        Ok(object.filter(|object| object.uid() == owner.uid))
+    };
+    if owner.kind == WORKLOADS.kind && owner.api_version == WORKLOADS.api_version {
+        return Ok(load(WORKLOADS, owner)?.filter(|workload| !workload.is_terminating()).map(Source::Own));
+    }
+    for shelf in [REPLICA_SETS, STATEFUL_SETS, DAEMON_SETS, JOBS] {
+        if owner.kind != shelf.kind || owner.api_version != shelf.api_version {
+            continue;
+        }
+        let projected = |shelf: Shelf, object| Source::Projected {
+            api_version: shelf.api_version.into(),
+            kind: shelf.kind.into(),
+            object,
+        };
+        let Some(object) = load(shelf, owner)? else { return Ok(None) };
+        let top = match object
+            .controller()
+            .filter(|top| top.kind == DEPLOYMENTS.kind && top.api_version == DEPLOYMENTS.api_version)
+        {
+            Some(top) => load(DEPLOYMENTS, top)?.map(|top| projected(DEPLOYMENTS, top)),
+            None => None,
+        };
+        return Ok(Some(top.unwrap_or_else(|| projected(shelf, object))));
+    }
+    Ok(Some(Source::foreign(owner, pod.clone())))
+}
+
+/// The document of the list, and its tag: the same tag means nothing to do.
+fn render(view: &View, cluster: &str, root: &RootKey, list: &[Entry]) -> Result<(Value, String), Problem> {
+    let mut assignments = Vec::with_capacity(list.len());
+    let mut facts = Vec::with_capacity(list.len());
+    for entry in list {
+        let materials = materials::of(view, cluster, root, &entry.pod)?;
+        let mut pod = entry.pod.value.clone();
+        pod["apiVersion"] = json!("v1");
+        pod["kind"] = json!("Pod");
+        let workload = entry.workload.as_ref().map_or(Value::Null, |source| source.render_as_stored(cluster));
+        let placement = entry.placement.render(cluster);
+        // Counts of a workload's other replicas are shown, but no news to this node.
+        let (id, spec) = (workload["id"].clone(), workload["spec"].clone());
+        facts.push(json!([placement, id, spec, pod, materials, entry.terminating]));
+        assignments.push(json!({
+            "placement": placement, "workload": workload, "pod": pod, "materials": materials,
+            "terminating": entry.terminating,
+        }));
+    }
+    Ok((json!({"assignments": assignments}), etag(&json!(facts))))
+}
+
+pub(crate) async fn list(
+    call: &Call<'_>,
+    root: &RootKey,
+    cluster: &str,
+    node: &str,
+    wait_secs: u64,
+) -> Result<Reply, Failure> {
+    let until = Instant::now() + Duration::from_secs(wait_secs);
+    let known = |tag: &str| is_known(call.headers, tag);
+    let asked = |view: &View| {
+        let agent = call.agent(view, cluster, node)?;
+        let list = entries(view, cluster, &agent.node)?;
+        let (document, tag) = render(view, cluster, root, &list)?;
+        Ok::<_, Problem>((agent.node, document, tag))
+    };
+    let mut view = call.view().await?;
+    let (mut own, mut document, mut tag) = asked(&view)?;
+    if wait_secs > 0 && known(&tag) {
+        // Everything a list is made of lives in the cluster's range; what wakes us for nothing costs one look.
+        let mut changes = [("", "pods"), ("", "configmaps"), ("", "secrets"), ("quilt.sh", "workloads"), ("", "nodes")]
+            .into_iter()
+            .filter_map(|(group, resource)| KeyPrefix::resource(cluster, group, resource).ok())
+            .map(|prefix| call.replica.watch(prefix, view.revision()))
+            .collect::<Vec<_>>();
+        while known(&tag) {
+            let next = futures::future::select_all(changes.iter_mut().map(|stream| Box::pin(stream.next())));
+            let woken = tokio::select! {
+                (changed, _, _) = next => changed.is_ok(),
+                () = tokio::time::sleep_until(until) => false,
+            };
+            if !woken {
+                break;
+            }
+            tokio::time::sleep(SETTLE).await;
+            view = call.replica.read(quilt_raft::Consistency::Stale, Duration::from_secs(1)).await?;
+            // A refusal on local state ends the wait: the agent asks again and is answered from a linearizable view.
+            match asked(&view) {
+                Ok(now) => (own, document, tag) = now,
+                Err(_) => break,
+            }
+        }
+    }
+    forget_ended(call, &view, cluster, &own).await;
+    Ok(if known(&tag) { Reply::not_modified(tag) } else { Reply::ok(document).tagged(tag) })
+}
+
+/// For an agent that does not end Pods itself: once it has polled a list without a deleted Pod, that Pod is gone.
+async fn forget_ended(call: &Call<'_>, view: &View, cluster: &str, node: &Stored) {
+    if is_pod_agent(node) {
+        return;
+    }
+    let Ok(pods) = bound(view, cluster, node) else { return };
+    for pod in pods.iter().filter(|pod| pod.is_terminating() && !pod.has_finalizers()) {
+        let txn = Txn::new(vec![pod.unchanged()], vec![Op::delete(&pod.key)]);
+        // Best effort: the next poll, or the end of its grace period, removes what this one could not.
+        if let Err(error) = call.replica.propose(txn, Duration::from_secs(1)).await {
+            tracing::debug!(?error, pod = pod.name(), "a deleted pod was not removed with its node's poll");
+            return;
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! `POST .../register`: a node joins.
+//!
+//! Use of the token, its expiry, the name, the lowest free subnet, the Node and its token are one transaction; it is
+//! planned again on a fresh view whenever another one came first. So a token for k uses admits exactly k nodes,
+//! whatever the replicas and the concurrency, and no refusal spends a use.
+
+use quilt_proto::{Compare, Key, KeyPrefix, Op, Revision, Txn};
+use quilt_raft::View;
+use serde_json::{Map, Value, json};
+
+use crate::authn::secret::{Secret, SecretKind, fresh_id};
+use crate::authn::token::{INTERNAL_GROUP, internal};
+use crate::directory::Cluster;
+use crate::quilt::Quilt;
+use crate::quilt::call::{Call, Step};
+use crate::quilt::cidr::Ipv4Block;
+use crate::quilt::envelope::{Code, Failure, Problem};
+use crate::quilt::fields::{Fields, clip, in_range, of_length};
+use crate::quilt::marks;
+use crate::quilt::naming::{is_object_name, slug};
+use crate::quilt::node_report::NodeReport;
+use crate::quilt::release::{holdings, subnet_name};
+use crate::quilt::reply::Reply;
+use crate::quilt::view::node as view_of;
+use crate::store::{NODES, Stored, put, put_record, put_record_for, record, rfc3339, text, visit};
+
+/// A registration of the right shape.
+struct Registration {
+    name: String,
+    bridge_name: String,
+    dns_port: i64,
+    egress_limit_mbit: i64,
+    pod_agent: bool,
+    report: NodeReport,
+}
+
+impl Registration {
+    fn read(body: &Map<String, Value>) -> Result<Self, Problem> {
+        let mut fields = Fields::of(body);
+        let registration = Self {
+            name: fields.required_string("name"),
+            bridge_name: fields.required_string("bridge_name"),
+            dns_port: fields.required_integer("dns_port"),
+            egress_limit_mbit: fields.required_integer("egress_limit_mbit"),
+            pod_agent: fields.boolean("pod_agent").unwrap_or(false),
+            report: NodeReport::read(&mut fields)?,
+        };
+        fields.finish()?;
+        of_length("name", &registration.name, 253)?;
+        of_length("bridge_name", &registration.bridge_name, 15)?;
+        in_range("dns_port", registration.dns_port, 1, 65_535)?;
+        in_range("egress_limit_mbit", registration.egress_limit_mbit, 0, 4_294_967_295)?;
+        registration.report.check()?;
+        Ok(registration)
+    }
+
+    fn node(&self, name: &str, id: &str, pod_cidr: Ipv4Block, now_ms: u64) -> Value {
+        let now = rfc3339(now_ms);
+        let allocation = json!({
+            "bridge_name": self.bridge_name, "dns_port": self.dns_port,
+            "egress_limit_mbit": self.egress_limit_mbit, "allocated_at": now_ms / 1000,
+        });
+        let mut node = json!({
+            "metadata": {
+                "name": name, "uid": id, "creationTimestamp": now,
+                "labels": {marks::AGENT: "true", "kubernetes.io/hostname": clip_label(name), "kubernetes.io/os": "linux"},
+                "annotations": {
+                    marks::NAME: self.name, marks::ALLOCATION: allocation.to_string(), marks::LABELS: "{}",
+                    marks::POD_AGENT: self.pod_agent.to_string(), marks::REPORTED_STATE: "registered",
+                },
+            },
+            "spec": {"podCIDR": pod_cidr.to_string(), "podCIDRs": [pod_cidr.to_string()]},
+            "status": {
+                "addresses": [{"type": "Hostname", "address": name}],
+                "conditions": [{"type": "Ready", "status": "False", "reason": "NodeRegistered",
+                    "message": "the agent has registered and takes no work yet", "lastTransitionTime": now}],
+                "nodeInfo": {"machineID": "", "systemUUID": "", "bootID": "", "kernelVersion": "", "osImage": "",
+                    "containerRuntimeVersion": "", "kubeletVersion": "", "kubeProxyVersion": "",
+                    "operatingSystem": "linux", "architecture": ""},
+            },
+        });
+        self.report.apply(&mut node);
+        node
+    }
+}
+
+/// Label values end at 63 characters, names do not.
+fn clip_label(name: &str) -> String {
+    let clipped: String = name.chars().take(63).collect();
+    clipped.trim_end_matches(['-', '.', '_']).to_owned()
+}
+
+pub(crate) async fn register(
+    quilt: &Quilt,
+    call: &Call<'_>,
+    cluster: &str,
+    body: &Map<String, Value>,
+) -> Result<Reply, Failure> {
+    call.judge(|view| call.joining(view, cluster).map(|_| ())).await?;
+    let registration = Registration::read(body)?;
+    let (id, secret) = (fresh_id(), Secret::draw(SecretKind::NodeToken));
+    let now_ms = call.replica.wall_ms();
+    // Registrations of one cluster want the same records: one at a time here saves both the proposal that must fail.
+    // Right under any interleaving without it.
+    let _turn = quilt.turn(cluster).await;
+    let written = call.write(|view| plan(call, view, cluster, &registration, &id, &secret, now_ms)).await?;
+    Ok(Reply::created(written.value))
+}
+
+fn plan(
+    call: &Call<'_>,
+    view: &View,
+    cluster: &str,
+    registration: &Registration,
+    id: &str,
+    secret: &Secret,
+    now_ms: u64,
+) -> Result<Step<Value>, Problem> {
+    let (entry, token) = call.joining(view, cluster)?;
+    let mut compares = vec![Compare::at(&token.key, token.revision), entry.exists()];
+    let taken = || Problem::name_taken("node", &registration.name, "remove the old node or choose another name");
+
+    let name_key = key(internal(cluster, "nodenames", &registration.name))?;
+    let held = record(view, &name_key)?;
+    if let Some((held, revision)) = &held {
+        let node = NODES.get(view, cluster, "", text(held, "/node"))?;
+        if node.is_some_and(|node| node.uid() == text(held, "/node_id")) {
+            return Err(taken());
+        }
+        // Its Node is gone without it: free all the same.
+        compares.push(Compare::at(&name_key, *revision));
+    } else {
+        compares.push(Compare::absent(&name_key));
+    }
+
+    let name =
+        if is_object_name(&registration.name) { registration.name.clone() } else { slug(&registration.name, id) };
+    let node_key = key(NODES.key(cluster, "", &name))?;
+    if view.get(&node_key)?.is_some() {
+        return Err(taken());
+    }
+    compares.push(Compare::absent(&node_key));
+
+    let (subnet, pod_cidr, free) = lowest_free_subnet(view, &entry.cluster)?;
+    let subnet_key = key(internal(cluster, "subnets", &subnet))?;
+    compares.push(free);
+
+    let digest = secret.digest();
+    let node_token_key = key(internal(cluster, "nodetokens", digest.as_str()))?;
+    compares.push(Compare::absent(&node_token_key));
+
+    let node = registration.node(&name, id, pod_cidr, now_ms);
+    let ops = vec![
+        spend(call, &token),
+        put_record(&name_key, &holdings(digest.as_str(), &name, id, &subnet)),
+        put_record(&subnet_key, &json!({"node_id": id, "node": name})),
+        put_record(&node_token_key, &json!({"node_id": id, "node_name": name})),
+        put(&node_key, &node),
+    ];
+    let stored = Stored { key: node_key, revision: Revision::ZERO, value: node };
+    let answer = json!({
+        "node": view_of::render(cluster, &stored, None),
+        "allocation": view_of::allocation(&entry.cluster, &stored),
+        "node_token": secret.plain(),
+    });
+    Ok(Step::Commit(Txn::new(compares, ops), answer))
+}
+
+fn key(key: Option<Key>) -> Result<Key, Problem> {
+    key.ok_or_else(|| Problem::invalid("name", "name is too long", &["a shorter name"], Value::Null))
+}
+
+/// One use less; the last one ends the token.
+fn spend(call: &Call<'_>, token: &crate::authn::token::JoinToken) -> Op {
+    if token.uses_left <= 1 {
+        return Op::delete(&token.key);
+    }
+    let mut left = token.record.clone();
+    left["uses_left"] = json!(token.uses_left - 1);
+    let ttl_ms = token.expires_at_ms.saturating_sub(call.replica.cluster_time_ms()).max(1);
+    put_record_for(&token.key, &left, ttl_ms)
+}
+
+/// The lowest block no live node holds: its record's name, the block, and the precondition that it is still free.
+fn lowest_free_subnet(view: &View, cluster: &Cluster) -> Result<(String, Ipv4Block, Compare), Problem> {
+    let block = Ipv4Block::parse(&cluster.pod_cidr).map_err(Problem::internal)?;
+    let prefix = KeyPrefix::resource(&cluster.id, INTERNAL_GROUP, "subnets").map_err(Problem::internal)?;
+    let mut next = 0_u64;
+    visit(view, &prefix, |key, _| {
+        if key.parts().name.parse() == Ok(next) {
+            next += 1;
+            Ok(std::ops::ControlFlow::Continue(()))
+        } else {
+            Ok(std::ops::ControlFlow::Break(()))
+        }
+    })?;
+    let Some(part) = block.part(cluster.node_cidr_prefix, next) else {
+        return Err(Problem::new(
+            Code::PodCidrExhausted,
+            format!("no /{} subnet of {} is free", cluster.node_cidr_prefix, cluster.pod_cidr),
+        )
+        .details(json!({"field": "pod_cidr", "expected": ["a free node subnet"], "received": clip(&cluster.pod_cidr)}))
+        .hint("remove a node, or make a cluster with a larger pod_cidr"));
+    };
+    let name = subnet_name(next);
+    let free = key(internal(&cluster.id, "subnets", &name))?;
+    Ok((name, part, Compare::absent(&free)))
+}

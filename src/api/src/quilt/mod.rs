@@ -1,0 +1,380 @@
+//! [`Quilt`]: the Quilt surface. One function serves every route, so the order of checks stands in one place: route,
+//! credential, body size, JSON, types, path objects, ranges, state.
+//!
+//! The nouns are the modules beside this one. Must not know listeners, TLS or the Kubernetes verbs.
+
+mod admin;
+mod agent;
+mod beats;
+mod call;
+mod capabilities;
+mod cidr;
+mod clusters;
+mod envelope;
+mod fields;
+mod join_tokens;
+mod marks;
+mod naming;
+mod node_report;
+mod nodes;
+mod path;
+mod placements;
+mod projection;
+mod reconcile;
+mod release;
+mod reply;
+#[cfg(test)]
+mod tests;
+mod view;
+mod workload_spec;
+mod workloads;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use bytes::Bytes;
+use futures::FutureExt;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use quilt_proto::{ClusterId, Op, Txn};
+use quilt_raft::Replica;
+use serde_json::{Map, Value, json};
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::Instant;
+
+use self::beats::Beats;
+use self::call::Call;
+use self::envelope::Code;
+use self::fields::{clip, type_name};
+use self::path::{AgentVerb, Route};
+use self::reply::Reply;
+use crate::authn::Presented;
+use crate::authn::credential::tenant_range;
+use crate::authn::token::{self, JOIN_TOKEN_HEADER, NODE_TOKEN_HEADER};
+use crate::context::Api;
+use crate::problem::Abandon;
+
+pub(crate) use self::cidr::Ipv4Block;
+pub(crate) use self::envelope::{Failure, Problem};
+pub use self::path::is_quilt;
+pub use self::release::release;
+
+/// Largest body of a Quilt route (architecture D18).
+const BODY_BYTES_MAX: usize = 4 << 20;
+/// Longest request id that is taken over from a client.
+const REQUEST_ID_BYTES_MAX: usize = 256;
+/// Stripes of turns: registrations of one cluster wait for each other, those of two clusters rarely do.
+const TURNS: usize = 64;
+/// The leader's service that ends a cluster's range.
+const DROP_SERVICE: &str = "drop-cluster";
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const STALE: HeaderName = HeaderName::from_static("x-quilt-stale");
+
+/// The Quilt surface of one replica.
+pub struct Quilt {
+    api: Arc<Api>,
+    beats: Beats,
+    turns: [Mutex<()>; TURNS],
+}
+
+/// The surface over `api` as a router that answers every path.
+#[must_use]
+pub fn router(api: Arc<Api>) -> Router {
+    let quilt = Arc::new(Quilt::new(api));
+    Router::new().fallback(move |request: Request<Body>| {
+        let quilt = Arc::clone(&quilt);
+        async move { quilt.serve(request).await }
+    })
+}
+
+impl Quilt {
+    /// The surface over `api`. Also offers the leader's half of deleting a cluster, once per replica.
+    #[must_use]
+    pub fn new(api: Arc<Api>) -> Self {
+        serve_drops(&api.replica);
+        Self { api, beats: Beats::default(), turns: std::array::from_fn(|_| Mutex::new(())) }
+    }
+
+    /// Answers one request for a path that [`is_quilt`].
+    pub async fn serve(&self, request: Request<Body>) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let request_id = request_id(&parts.headers);
+        let stale = parts.uri.query().is_some_and(|query| query_value(query, "consistency") == Some("stale"));
+        let mut response = match self.answer(&parts, body).await {
+            Ok(reply) => reply.into_response(),
+            Err(Failure::Refused(problem)) => problem.into_response(&request_id),
+            Err(Failure::FateUnknown) => {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                response.extensions_mut().insert(Abandon);
+                response
+            }
+        };
+        let headers = response.headers_mut();
+        if let Ok(value) = HeaderValue::from_str(&request_id) {
+            headers.insert(REQUEST_ID, value);
+        }
+        if stale && parts.method == Method::GET {
+            headers.insert(STALE, HeaderValue::from_static("true"));
+        }
+        response
+    }
+
+    async fn answer(&self, parts: &Parts, body: Body) -> Result<Reply, Failure> {
+        let Some(route) = Route::of(parts.uri.path()) else { return Err(Problem::not_found("route").into()) };
+        // HEAD is GET whose body the transport leaves out.
+        let method = if parts.method == Method::HEAD { &Method::GET } else { &parts.method };
+        if !route.allows(method) {
+            return Err(Problem::method_not_allowed(clip(method.as_str()).as_str(), route.allow()).into());
+        }
+        if route == Route::Health {
+            return Ok(Reply::ok(json!({"status": "ok"})));
+        }
+        let mut call = Call {
+            replica: &self.api.replica,
+            headers: &parts.headers,
+            deadline: Instant::now() + self.api.options.deadline,
+            stale: false,
+        };
+        call.must_present(presents(&route, &parts.headers))?;
+        let query = parts.uri.query().unwrap_or_default();
+        call.stale = match query_value(query, "consistency") {
+            None => false,
+            Some("stale") if *method == Method::GET => true,
+            Some(other) => {
+                judge_credential(&call, &route).await?;
+                let expected = ["stale, on reads"];
+                let message = "consistency must be 'stale', and only on reads";
+                return Err(Problem::invalid("consistency", message, &expected, json!(clip(other))).into());
+            }
+        };
+        if *method == Method::GET {
+            return self.read(&call, route, query).await;
+        }
+        if *method == Method::DELETE {
+            return self.delete(&call, route).await;
+        }
+        let body = match read_object(body).await {
+            Ok(body) => body,
+            Err(problem) => {
+                // A bad body is told only to those who may send one.
+                judge_credential(&call, &route).await?;
+                return Err(problem.into());
+            }
+        };
+        self.execute(&call, route, &body).await
+    }
+
+    async fn read(&self, call: &Call<'_>, route: Route<'_>, query: &str) -> Result<Reply, Failure> {
+        match route {
+            Route::Clusters => clusters::list(call).await,
+            Route::Cluster { cluster } => clusters::get(call, cluster).await,
+            Route::Capabilities { cluster } => capabilities::get(call, &self.api.options.version, cluster).await,
+            Route::Nodes { cluster } => nodes::list(call, cluster).await,
+            Route::Node { cluster, node } => nodes::get(call, cluster, node).await,
+            Route::Workloads { cluster } => workloads::list(call, cluster).await,
+            Route::Workload { cluster, workload } => workloads::get(call, cluster, workload).await,
+            Route::Placements { cluster } => placements::list(call, cluster).await,
+            Route::Tenants => admin::tenants::list(call).await,
+            Route::Agent { cluster, node, verb: AgentVerb::Allocation } => {
+                agent::allocation::get(call, cluster, node).await
+            }
+            Route::Agent { cluster, node, verb: AgentVerb::Peers } => agent::peers::list(call, cluster, node).await,
+            Route::Agent { cluster, node, verb: AgentVerb::Placements } => {
+                let wait_secs = match wait_secs(query) {
+                    Ok(wait_secs) => wait_secs,
+                    Err(problem) => {
+                        judge_credential(call, &route).await?;
+                        return Err(problem.into());
+                    }
+                };
+                agent::placements::list(call, &self.api.options.root_key, cluster, node, wait_secs).await
+            }
+            _ => Err(Problem::not_found("route").into()),
+        }
+    }
+
+    async fn delete(&self, call: &Call<'_>, route: Route<'_>) -> Result<Reply, Failure> {
+        match route {
+            Route::Cluster { cluster } => clusters::delete(self, call, cluster).await,
+            Route::Node { cluster, node } => nodes::delete(call, cluster, node).await,
+            Route::Workload { cluster, workload } => workloads::delete(call, cluster, workload).await,
+            Route::Tenant { tenant } => admin::tenants::delete(self, call, tenant).await,
+            Route::TenantKey { tenant, key } => admin::keys::revoke(call, tenant, key).await,
+            _ => Err(Problem::not_found("route").into()),
+        }
+    }
+
+    /// The one place where POST, PUT and PATCH are carried out, and so where a request's repetition by its
+    /// idempotency key is to be noticed.
+    async fn execute(&self, call: &Call<'_>, route: Route<'_>, body: &Map<String, Value>) -> Result<Reply, Failure> {
+        match route {
+            Route::Clusters => clusters::create(self, call, body).await,
+            Route::Reconcile { cluster } => reconcile::run(call, cluster).await,
+            Route::JoinTokens { cluster } => join_tokens::create(call, cluster, body).await,
+            Route::Drain { cluster, node } => nodes::drain(call, cluster, node).await,
+            Route::Workloads { cluster } => workloads::create(call, cluster, body).await,
+            Route::Workload { cluster, workload } => workloads::replace(call, cluster, workload, body).await,
+            Route::Register { cluster } => agent::register::register(self, call, cluster, body).await,
+            Route::Agent { cluster, node, verb: AgentVerb::Heartbeat } => {
+                agent::heartbeat::heartbeat(self, call, cluster, node, body).await
+            }
+            Route::Agent { cluster, node, verb: AgentVerb::Report { placement } } => {
+                agent::report::report(call, cluster, node, placement, body).await
+            }
+            Route::Agent { cluster, node, verb: AgentVerb::Deregister } => {
+                agent::deregister::deregister(call, cluster, node).await
+            }
+            Route::Tenants => admin::tenants::create(call, body).await,
+            Route::Tenant { tenant } => admin::tenants::set(call, tenant, body).await,
+            Route::TenantKeys { tenant } => admin::keys::create(call, tenant).await,
+            Route::AdminCluster { cluster } => clusters::set(call, cluster, body).await,
+            _ => Err(Problem::not_found("route").into()),
+        }
+    }
+
+    /// Waits for this request's turn among those that want the same records of `cluster`.
+    async fn turn(&self, cluster: &str) -> MutexGuard<'_, ()> {
+        let mut hasher = DefaultHasher::new();
+        cluster.hash(&mut hasher);
+        let stripe = usize::try_from(hasher.finish() % TURNS as u64).unwrap_or_default();
+        self.turns[stripe].lock().await
+    }
+
+    /// Ends the range of a cluster that the directory no longer names. What cannot be done now is done by
+    /// [`finish_drops`] later; nobody can see the range meanwhile.
+    async fn drop_range(&self, cluster: &str, deadline: Duration) {
+        drop_one(&self.api.replica, cluster, deadline).await;
+    }
+}
+
+/// Ends the ranges of clusters whose deletion was committed and not finished, by whatever stopped it. To be called
+/// now and then; does nothing when there are none.
+pub async fn finish_drops(replica: &Replica, deadline: Duration) {
+    let Ok(view) = replica.read(quilt_raft::Consistency::Stale, deadline).await else { return };
+    let Ok(doomed) = admin::tenants::all(&view, "doomedclusters") else { return };
+    for (key, _, _) in doomed {
+        drop_one(replica, key.parts().name, deadline).await;
+    }
+}
+
+async fn drop_one(replica: &Replica, cluster: &str, deadline: Duration) {
+    let request = json!({"cluster": cluster}).to_string();
+    match replica.ask_leader(DROP_SERVICE, request.into(), deadline).await {
+        Ok(_) => {
+            if let Some(key) = tenant_range("doomedclusters", "", cluster)
+                && let Err(error) = replica.propose(Txn::new(vec![], vec![Op::delete(&key)]), deadline).await
+            {
+                tracing::debug!(?error, cluster, "the note of a finished deletion stays until the next look");
+            }
+        }
+        Err(error) => tracing::warn!(%error, cluster, "the range of a deleted cluster is freed later"),
+    }
+}
+
+fn serve_drops(replica: &Replica) {
+    let own = replica.clone();
+    replica.serve(
+        DROP_SERVICE,
+        Arc::new(move |request: Bytes| {
+            let replica = own.clone();
+            async move {
+                let request: Value = serde_json::from_slice(&request).map_err(|error| error.to_string())?;
+                let cluster = request["cluster"].as_str().ok_or("no cluster")?.to_owned();
+                replica.admin().drop_cluster(ClusterId(cluster)).await.map_err(|error| error.to_string())?;
+                Ok(Bytes::from_static(b"{}"))
+            }
+            .boxed()
+        }),
+    );
+}
+
+/// Whether anything is presented that could open `route`; if not, the refusal needs no state.
+fn presents(route: &Route<'_>, headers: &HeaderMap) -> bool {
+    match route {
+        Route::Health => true,
+        Route::Register { .. } => token::presented(headers, JOIN_TOKEN_HEADER).is_some(),
+        Route::Agent { .. } => token::presented(headers, NODE_TOKEN_HEADER).is_some(),
+        Route::Tenants
+        | Route::Tenant { .. }
+        | Route::TenantKeys { .. }
+        | Route::TenantKey { .. }
+        | Route::AdminCluster { .. } => !Presented::for_admin(headers).is_empty(),
+        _ => !Presented::for_tenant(headers).is_empty(),
+    }
+}
+
+/// Judges the credential alone, for answers that are given before the handler could.
+async fn judge_credential(call: &Call<'_>, route: &Route<'_>) -> Result<(), Failure> {
+    call.judge(|view| match *route {
+        Route::Health => Ok(()),
+        Route::Register { cluster } => call.joining(view, cluster).map(|_| ()),
+        Route::Agent { cluster, node, .. } => call.agent(view, cluster, node).map(|_| ()),
+        Route::Tenants
+        | Route::Tenant { .. }
+        | Route::TenantKeys { .. }
+        | Route::TenantKey { .. }
+        | Route::AdminCluster { .. } => call.operator(view).map(|_| ()),
+        _ => call.tenant(view).map(|_| ()),
+    })
+    .await
+}
+
+/// Reads the body as a JSON object; nothing at all equals `{}`.
+async fn read_object(body: Body) -> Result<Map<String, Value>, Problem> {
+    let bytes = match Limited::new(body, BODY_BYTES_MAX).collect().await {
+        Ok(collected) => collected.to_bytes(),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
+            let details =
+                json!({"field": "body", "expected": [format!("at most {BODY_BYTES_MAX} bytes")], "received": null});
+            return Err(Problem::new(Code::PayloadTooLarge, format!("the body is larger than {BODY_BYTES_MAX} bytes"))
+                .details(details));
+        }
+        Err(error) => return Err(Problem::new(Code::BadRequest, format!("the body was not received: {error}"))),
+    };
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Map::new());
+    }
+    let details = |received: &str| json!({"field": "body", "expected": ["a JSON object"], "received": received});
+    match serde_json::from_slice(&bytes) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(Value::Null) => Ok(Map::new()),
+        Ok(other) => {
+            Err(Problem::new(Code::BadRequest, "the body is not a JSON object").details(details(type_name(&other))))
+        }
+        Err(error) => Err(Problem::new(Code::BadRequest, format!("the body is not JSON: {error}"))
+            .details(details("text that is not JSON"))),
+    }
+}
+
+/// The value of a query parameter as it stands; ours need no escapes.
+fn query_value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query.split('&').find_map(|pair| match pair.split_once('=') {
+        Some((key, value)) => (key == name).then_some(value),
+        None => (pair == name).then_some(""),
+    })
+}
+
+fn wait_secs(query: &str) -> Result<u64, Problem> {
+    let Some(text) = query_value(query, "wait_secs") else { return Ok(0) };
+    let range = format!("an integer from 0 to {}", agent::placements::WAIT_SECS_MAX);
+    match text.parse::<i64>() {
+        Ok(secs) if (0..=agent::placements::WAIT_SECS_MAX as i64).contains(&secs) => Ok(secs.unsigned_abs()),
+        Ok(secs) => Err(Problem::invalid("wait_secs", format!("wait_secs must be {range}"), &[&range], json!(secs))),
+        Err(_) => Err(Problem::new(Code::UnprocessableEntity, format!("wait_secs must be {range}"))
+            .details(json!({"field": "wait_secs", "expected": [range], "received": clip(text)}))),
+    }
+}
+
+fn request_id(headers: &HeaderMap) -> String {
+    let sent = headers.get(&REQUEST_ID).and_then(|value| value.to_str().ok()).map(str::trim);
+    match sent {
+        Some(id) if !id.is_empty() && id.len() <= REQUEST_ID_BYTES_MAX => id.to_owned(),
+        _ => crate::authn::secret::fresh_id(),
+    }
+}

@@ -1,0 +1,17 @@
+//! `/api/clusters/{c}/placements`: every placement of a cluster.
+
+use serde_json::json;
+
+use super::call::Call;
+use super::envelope::Failure;
+use super::projection::Projection;
+use super::reply::Reply;
+
+pub(crate) async fn list(call: &Call<'_>, cluster: &str) -> Result<Reply, Failure> {
+    call.read(|view| {
+        let (_, entry) = call.tenant_cluster(view, cluster)?;
+        let placements = Projection::of(view, &entry.cluster.id)?.placements(cluster);
+        Ok(Reply::ok(json!({"placements": placements})))
+    })
+    .await
+}

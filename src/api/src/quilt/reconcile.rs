@@ -1,0 +1,21 @@
+//! `/api/clusters/{c}/reconcile`: a forced run of the cluster's controllers and scheduler, where they run.
+
+use quilt_raft::AskError;
+use serde_json::json;
+
+use super::call::Call;
+use super::envelope::{Failure, Problem};
+use super::reply::Reply;
+
+/// The leader's service.
+const SERVICE: &str = "reconcile";
+
+pub(crate) async fn run(call: &Call<'_>, cluster: &str) -> Result<Reply, Failure> {
+    call.read(|view| call.tenant_cluster(view, cluster).map(|_| ())).await?;
+    let request = json!({"cluster": cluster}).to_string();
+    match call.replica.ask_leader(SERVICE, request.into(), call.remaining()).await {
+        Ok(_) => Ok(Reply::success()),
+        Err(AskError::NoLeader | AskError::Stopped) => Err(Problem::no_leader().into()),
+        Err(other) => Err(Problem::internal(other).into()),
+    }
+}
