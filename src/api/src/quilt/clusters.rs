@@ -104,7 +104,7 @@ pub(crate) async fn create(quilt: &Quilt, call: &Call<'_>, body: &Map<String, Va
     fields.finish()?;
     of_length("name", &name, 128)?;
     let block = pod_cidr(&cidr)?;
-    let prefix = in_range("node_cidr_prefix", prefix.unwrap_or(i64::from(NODE_CIDR_PREFIX)), 16, 30)?;
+    let prefix = in_range("node_cidr_prefix", prefix.unwrap_or_else(|| i64::from(NODE_CIDR_PREFIX)), 16, 30)?;
     let node_cidr_prefix = u8::try_from(prefix).unwrap_or(NODE_CIDR_PREFIX);
     if block.parts(node_cidr_prefix) == 0 {
         let expected = format!("an integer from {} to 30", block.prefix());

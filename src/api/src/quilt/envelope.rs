@@ -95,7 +95,8 @@ impl Problem {
 
     /// A value that is out of range.
     pub(crate) fn invalid(field: &str, message: impl Into<String>, expected: &[&str], received: Value) -> Self {
-        let details = json!({"field": field, "expected": expected, "received": received});
+        let mut details = json!({"field": field, "expected": expected});
+        details["received"] = received;
         Self { details: Some(details), ..Self::new(Code::ValidationFailed, message) }
     }
 

@@ -83,7 +83,6 @@ pub struct Quilt {
 }
 
 /// The surface over `api` as a router that answers every path.
-#[must_use]
 pub fn router(api: Arc<Api>) -> Router {
     let quilt = Arc::new(Quilt::new(api));
     Router::new().fallback(move |request: Request<Body>| {

@@ -291,7 +291,7 @@ fn gpu_devices(fields: &mut Fields<'_>) -> Option<Vec<Value>> {
         match device.get("id") {
             Some(Value::String(id)) => drop(shown.insert("id".into(), json!(id))),
             other => {
-                fields.note(format!("gpu_devices[{index}].id"), "string", type_name(other.unwrap_or(&Value::Null)))
+                fields.note(format!("gpu_devices[{index}].id"), "string", type_name(other.unwrap_or(&Value::Null)));
             }
         }
         for (names, expected) in [(&TEXTS[..], "string"), (&NUMBERS[..], "integer")] {
@@ -370,10 +370,10 @@ impl ReportedState {
         match remembered {
             Self::Ready => set_ready(node, "True", "AgentReady", "the agent reports ready", now),
             Self::Registered => {
-                set_ready(node, "False", "NodeRegistered", "the agent has registered and takes no work yet", now)
+                set_ready(node, "False", "NodeRegistered", "the agent has registered and takes no work yet", now);
             }
             Self::NotReady | Self::Draining => {
-                set_ready(node, "False", "AgentNotReady", "the agent reports not_ready", now)
+                set_ready(node, "False", "AgentNotReady", "the agent reports not_ready", now);
             }
         }
     }

@@ -120,7 +120,7 @@ mod tests {
     use super::*;
     use crate::quilt::envelope::Code;
 
-    fn code(body: Value) -> Result<(), Code> {
+    fn code(body: &Value) -> Result<(), Code> {
         let body = body.as_object().expect("object");
         WorkloadSpec::read(body).and_then(|spec| spec.check()).map_err(|problem| problem.code)
     }
@@ -131,7 +131,7 @@ mod tests {
         let with = |field: &str, value: Value| {
             let mut body = json!({"name": "w", "replicas": 1, "command": ["x"]});
             body[field] = value;
-            code(body)
+            code(&body)
         };
         assert_eq!(with("unknown", json!({"a": [1]})), Ok(()));
         assert_eq!(with("image", Value::Null), Ok(()));

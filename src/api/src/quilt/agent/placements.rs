@@ -99,7 +99,7 @@ fn entry(view: &View, cluster: &str, node: &Stored, pod: Stored) -> Result<Entry
     let placement = Placement {
         id: id.unwrap_or_else(|| pod.uid().to_owned()),
         workload_id: workload.as_ref().map_or_else(
-            || pod.controller().map_or(pod.uid(), |owner| owner.uid).to_owned(),
+            || pod.controller().map_or_else(|| pod.uid(), |owner| owner.uid).to_owned(),
             |source| source.id().to_owned(),
         ),
         replica_index: index.unwrap_or(0),

@@ -24,7 +24,7 @@ async fn a_token_for_seven_admits_seven() {
         let answer = answer.expect("no panic");
         match answer.status {
             201 => {
-                assert!(subnets.insert(answer.body["allocation"]["pod_cidr"].to_string()), "a subnet was given twice")
+                assert!(subnets.insert(answer.body["allocation"]["pod_cidr"].to_string()), "a subnet was given twice");
             }
             _ => {
                 answer.refused(401, "UNAUTHORIZED");
