@@ -1,0 +1,156 @@
+//! Writers through all replicas while replicas are killed: nothing acknowledged is lost, nothing is applied twice, and clients of live
+//! replicas see a pause at most.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use cluster_tests::client::Client;
+use cluster_tests::cluster::{Cluster, Shape};
+use cluster_tests::watch::Watch;
+use cluster_tests::writers::{self, Writers};
+
+/// Far above an election and far below what a client would take for an outage.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+fn admins(cluster: &Cluster) -> Result<Vec<(u16, Client)>> {
+    cluster.ids().into_iter().map(|id| Ok((id, cluster.admin(id)?))).collect()
+}
+
+/// Lists, for the revision to watch from.
+async fn revision(client: &Client) -> Result<String> {
+    let list = client.get(writers::PATH).await?.expect(200)?;
+    Ok(list["metadata"]["resourceVersion"].as_str().context("a list has a resourceVersion")?.to_owned())
+}
+
+/// The leader is killed under three writers. Writers of the other two see no error; every acknowledged write is there once; a watch opened on
+/// a follower before shows each write exactly once, in order; the dead replica comes back and shows the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_is_killed() -> Result<()> {
+    let mut cluster = Cluster::start(Shape { replicas: 3, agents: 0 }).await?;
+    let leader = cluster.leader().await?;
+    let live: Vec<u16> = cluster.ids().into_iter().filter(|id| *id != leader).collect();
+    let follower = cluster.admin(live[0])?;
+    let mut watch = Watch::open(&follower.separate()?, writers::PATH, &revision(&follower).await?).await?;
+    let writers = Writers::start(admins(&cluster)?)?;
+    writers.progress(&cluster.ids(), 50).await?;
+
+    let killed_at = Instant::now();
+    cluster.kill(leader).await?;
+    writers.progress(&live, 50).await?;
+    let new_leader = cluster.leader().await?;
+    ensure!(new_leader != leader, "the dead replica leads");
+
+    cluster.restart(leader)?;
+    cluster.ready(leader).await?;
+    writers.progress(&cluster.ids(), 20).await?;
+    let records = writers.stop().await?;
+    for id in &live {
+        let record = &records[id];
+        ensure!(record.errors.is_empty(), "a client of live replica {id} saw {:?}", record.errors);
+        let (pause, median) = writers::pause_and_median(record);
+        let first = record.acknowledged.iter().find(|write| write.at > killed_at).map(|write| write.at - killed_at);
+        println!(
+            "replica {id}: {} writes, median {median:?}, longest pause {pause:?}, first after the kill {first:?}",
+            record.acknowledged.len()
+        );
+        ensure!(pause < PAUSE_MAX, "a client of live replica {id} waited {pause:?}");
+    }
+    for id in cluster.ids() {
+        writers::judge(&records, &cluster.admin(id)?).await.with_context(|| format!("as replica {id} shows it"))?;
+    }
+    cluster.converged(writers::PATH).await?;
+
+    let names: Vec<String> =
+        records.values().flat_map(|record| &record.acknowledged).map(|write| write.name.clone()).collect();
+    watch
+        .until("every acknowledged write", |events| {
+            let shown: std::collections::BTreeSet<&str> =
+                events.iter().filter_map(|event| event.object["metadata"]["name"].as_str()).collect();
+            names.iter().all(|name| shown.contains(name.as_str())).then_some(())
+        })
+        .await?;
+    watch.check_order()?;
+    let mut shown: Vec<String> =
+        watch.events().iter().map(|event| writers::name_of(&event.object)).collect::<Result<_>>()?;
+    let count = shown.len();
+    shown.sort();
+    shown.dedup();
+    ensure!(shown.len() == count, "the watch showed an object twice");
+    cluster.passed();
+    Ok(())
+}
+
+/// All three are killed at once, in the middle of writes, and started again: what was acknowledged is there, once, and writes flow.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_are_killed_at_once() -> Result<()> {
+    let mut cluster = Cluster::start(Shape { replicas: 3, agents: 0 }).await?;
+    let ids = cluster.ids();
+    let writers = Writers::start(admins(&cluster)?)?;
+    writers.progress(&ids, 50).await?;
+    cluster.kill_all(&ids).await?;
+    for id in &ids {
+        cluster.restart(*id)?;
+    }
+    for id in &ids {
+        cluster.ready(*id).await?;
+    }
+    writers.progress(&ids, 20).await?;
+    let records = writers.stop().await?;
+    for id in &ids {
+        writers::judge(&records, &cluster.admin(*id)?).await.with_context(|| format!("as replica {id} shows it"))?;
+    }
+    cluster.converged(writers::PATH).await?;
+    cluster.passed();
+    Ok(())
+}
+
+/// Each follower is killed and comes back in turn while writers of the others go on without a single error.
+#[tokio::test(flavor = "multi_thread")]
+async fn followers_come_and_go() -> Result<()> {
+    let mut cluster = Cluster::start(Shape { replicas: 3, agents: 0 }).await?;
+    let leader = cluster.leader().await?;
+    let followers: Vec<u16> = cluster.ids().into_iter().filter(|id| *id != leader).collect();
+    let writers = Writers::start([(leader, cluster.admin(leader)?)])?;
+    for follower in followers {
+        cluster.kill(follower).await?;
+        writers.progress(&[leader], 50).await?;
+        cluster.restart(follower)?;
+        cluster.ready(follower).await?;
+        cluster.converged("/api/v1/namespaces").await?;
+    }
+    let records = writers.stop().await?;
+    ensure!(records[&leader].errors.is_empty(), "a client of the leader saw {:?}", records[&leader].errors);
+    for id in cluster.ids() {
+        writers::judge(&records, &cluster.admin(id)?).await?;
+    }
+    cluster.passed();
+    Ok(())
+}
+
+/// What one replica has answered, another knows: created here, read, changed and deleted there at once, for every pair, never a false 404 or
+/// 401.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_known_everywhere() -> Result<()> {
+    let cluster = Cluster::start(Shape { replicas: 3, agents: 0 }).await?;
+    let clients = admins(&cluster)?;
+    for round in (0..20).map(|round| round.to_string()) {
+        for (here, first) in &clients {
+            for (there, second) in &clients {
+                let name = format!("pair-{here}-{there}-{round}");
+                let path = format!("{}/{name}", writers::PATH);
+                let what = |step: &str| format!("{step} on replica {there} after replica {here} had answered");
+                let object = serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
+                first.post(writers::PATH, &object).await?.expect(201)?;
+                second.get(&path).await?.expect(200).with_context(|| what("GET"))?;
+                let change = serde_json::json!({"data": {"round": round}});
+                second.patch(&path, &change).await?.expect(200).with_context(|| what("PATCH"))?;
+                let read = first.get(&path).await?.expect(200)?;
+                ensure!(read["data"]["round"] == round.as_str(), "replica {here} shows an older object: {read}");
+                second.delete(&path).await?.expect(200).with_context(|| what("DELETE"))?;
+                first.get(&path).await?.expect(404).with_context(|| what("GET of what was deleted"))?;
+            }
+        }
+    }
+    cluster.passed();
+    Ok(())
+}
