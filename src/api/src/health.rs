@@ -13,6 +13,9 @@ use crate::problem::Problem;
 use crate::query::Query;
 use crate::route::Endpoint;
 
+/// A local read waits for nothing but the first catching up after a start.
+const LOCAL_READ: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// One named check and what came of it.
 struct Check {
     name: &'static str,
@@ -31,6 +34,7 @@ pub(crate) async fn serve(
         checks.push(Check { name: "state", failure: state_failure(api).await });
     }
     if endpoint == Endpoint::Readyz {
+        checks.push(Check { name: "bootstrap", failure: bootstrap_failure(api).await });
         let failure = api.draining().borrow().then(|| "this replica is shutting down".to_owned());
         checks.push(Check { name: "shutdown", failure });
     }
@@ -59,8 +63,19 @@ pub(crate) async fn serve(
 
 /// A replica that has no state to read from yet must not get requests.
 async fn state_failure(api: &Arc<Api>) -> Option<String> {
-    let wait = std::time::Duration::from_millis(100);
-    api.replica.read(Consistency::Stale, wait).await.err().map(|error| error.to_string())
+    api.replica.read(Consistency::Stale, LOCAL_READ).await.err().map(|error| error.to_string())
+}
+
+/// Before the first objects exist, every credential would be refused as unknown.
+async fn bootstrap_failure(api: &Arc<Api>) -> Option<String> {
+    let view = api.replica.read(Consistency::Stale, LOCAL_READ).await.ok()?;
+    let missing = || Some("the control plane's first objects are not made yet".to_owned());
+    let Some(key) = crate::authn::credential::tenant_range("clusters", "", "default") else { return missing() };
+    match view.get(&key) {
+        Ok(Some(_)) => None,
+        Ok(None) => missing(),
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 fn report(name: &str, checks: &[Check], failed: bool) -> String {

@@ -1,2 +1,30 @@
-//! x
-fn main() {}
+//! `quiltd`: the highly available control plane for container hosts, in one binary.
+//!
+//! This crate only wires: it parses the command line, reads configuration and certificates, starts the parts in order
+//! and stops them in the opposite one. What the control plane does lives in the crates below.
+#![forbid(unsafe_code)]
+
+mod assemble;
+mod cli;
+mod dev;
+mod exit;
+mod http;
+mod listener;
+mod log;
+mod operator;
+mod output;
+mod secret;
+mod tls;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let command = cli::Cli::parse();
+    // One TLS backend for the whole process; a second call would only find it already there.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match cli::run(command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&error),
+    }
+}

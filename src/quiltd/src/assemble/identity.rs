@@ -1,0 +1,166 @@
+//! [`Place`]: who this replica is: its certificates, keys, and what it puts into an empty state. Made at first start
+//! when the replica is alone.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use quilt_api::{AgentCredential, RootKey};
+use rustls_pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
+use tokio_rustls::TlsAcceptor;
+
+use crate::assemble::Options;
+use crate::assemble::first_start::First;
+use crate::exit::{Failure, Hinted};
+use crate::http::{certificates, private_key};
+use crate::tls::authority::{Authority, Subject};
+use crate::tls::files::{self, ReplicaFiles};
+use crate::{output, secret};
+
+/// What is read from a replica's directory.
+pub(crate) struct Place {
+    pub(crate) control_plane: String,
+    pub(crate) root_key: RootKey,
+    pub(crate) first: First,
+    serving: (String, String),
+    peer: (String, String),
+    peer_ca: String,
+}
+
+/// `bootstrap.json`: only hashes of keys.
+#[derive(Serialize, Deserialize)]
+struct Bootstrap {
+    control_plane: String,
+    admin_key_sha256: String,
+    api_key_sha256: Option<String>,
+}
+
+/// Reads the replica's directory, filling it first when the replica is alone and new.
+pub(crate) fn load(options: &Options) -> anyhow::Result<Place> {
+    files::private_dir(&options.data_dir)?;
+    let place = ReplicaFiles::new(&options.data_dir);
+    if !place.bootstrap().exists() {
+        if options.members.len() > 1 {
+            return Err(Failure::Refused(format!(
+                "directory '{}' holds no certificates for a replica of a larger control plane",
+                options.data_dir.display()
+            )))
+            .hint("copy tls/, root.key and bootstrap.json made for this replica there, or start it alone");
+        }
+        make(options, &place)?;
+    }
+    let bootstrap: Bootstrap = serde_json::from_str(&files::read_private(&place.bootstrap())?)
+        .with_context(|| format!("'{}' is damaged", place.bootstrap().display()))?;
+    let mut root_key = [0; 32];
+    hex::decode_to_slice(files::read_private(&place.root_key())?.trim(), &mut root_key)
+        .with_context(|| format!("'{}' does not hold 32 bytes in hex", place.root_key().display()))?;
+    let pair = |(certificate, key): (std::path::PathBuf, std::path::PathBuf)| {
+        anyhow::Ok((files::read(&certificate)?, files::read_private(&key)?))
+    };
+    Ok(Place {
+        control_plane: bootstrap.control_plane,
+        root_key: RootKey::new(root_key),
+        first: First {
+            admin_key_sha256: bootstrap.admin_key_sha256,
+            api_key_sha256: bootstrap.api_key_sha256,
+            serving_ca_pem: files::read(&place.serving_ca())?,
+        },
+        serving: pair(place.serving())?,
+        peer: pair(place.peer())?,
+        peer_ca: files::read(&place.peer_ca())?,
+    })
+}
+
+/// First start of a lone replica: everything is made, and the admin key shown once.
+fn make(options: &Options, place: &ReplicaFiles) -> anyhow::Result<()> {
+    let serving_ca = Authority::create("quiltd serving CA")?;
+    let peer_ca = Authority::create("quiltd peer CA")?;
+    files::write_pair(&(place.serving_ca(), options.data_dir.join("tls/ca.key")), serving_ca.pair())?;
+    files::write_pair(&(place.peer_ca(), options.data_dir.join("tls/peer-ca.key")), peer_ca.pair())?;
+    let admin_key = secret::credential("qa_")?;
+    issue(place, options.id, &serving_ca, &peer_ca, &[options.listen.ip().to_string()])?;
+    files::write_private(&place.root_key(), hex::encode(secret::random()?).as_bytes())?;
+    write_bootstrap(place, &uuid::Uuid::new_v4().to_string(), &admin_key, None)?;
+    output::line(&format!("admin key (shown once): {admin_key}"));
+    output::line(&format!("certificate authority: {}", place.serving_ca().display()));
+    Ok(())
+}
+
+/// Signs a replica's serving and peer certificates into its directory.
+pub(crate) fn issue(
+    place: &ReplicaFiles,
+    id: quilt_proto::ReplicaId,
+    serving_ca: &Authority,
+    peer_ca: &Authority,
+    addresses: &[String],
+) -> anyhow::Result<()> {
+    /// Names under which clients reach the API, the ones inside a cluster included (Kubernetes' own set).
+    const NAMES: [&str; 7] = [
+        "localhost",
+        "127.0.0.1",
+        "::1",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ];
+    let mut names: Vec<String> = NAMES.iter().map(|name| (*name).to_owned()).chain(addresses.iter().cloned()).collect();
+    names.retain(|name| name != "0.0.0.0" && name != "::");
+    names.sort();
+    names.dedup();
+    let common_name = format!("replica-{id}");
+    let serving =
+        serving_ca.issue(Subject { common_name: &common_name, organizations: &["quilt:control-plane"], names })?;
+    files::write_pair(&place.serving(), &serving)?;
+    let peer = peer_ca.issue(Subject {
+        common_name: &common_name,
+        organizations: &[],
+        names: vec![quilt_raft::peer_name(id)],
+    })?;
+    files::write_pair(&place.peer(), &peer)
+}
+
+/// Writes what the first leader puts into an empty state. Written last: its presence says that the rest is complete.
+pub(crate) fn write_bootstrap(
+    place: &ReplicaFiles,
+    control_plane: &str,
+    admin_key: &str,
+    api_key: Option<&str>,
+) -> anyhow::Result<()> {
+    let bootstrap = Bootstrap {
+        control_plane: control_plane.to_owned(),
+        admin_key_sha256: secret::sha256_hex(admin_key),
+        api_key_sha256: api_key.map(secret::sha256_hex),
+    };
+    files::write_private(&place.bootstrap(), &serde_json::to_vec_pretty(&bootstrap)?)
+}
+
+impl Place {
+    /// TLS of the API listener. Client certificates are not asked for: no authority for them exists yet.
+    pub(crate) fn acceptor(&self) -> anyhow::Result<TlsAcceptor> {
+        let mut config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(self.serving_chain()?, private_key(&self.serving.1)?)
+            .context("the serving certificate does not fit its key")?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+
+    fn serving_chain(&self) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+        certificates(&self.serving.0)
+    }
+
+    /// What the control plane shows to agents.
+    pub(crate) fn agent_credential(&self) -> anyhow::Result<AgentCredential> {
+        Ok(AgentCredential { chain: self.serving_chain()?, key: private_key(&self.serving.1)? })
+    }
+
+    /// What other replicas know this one by.
+    pub(crate) fn peer_identity(&self) -> anyhow::Result<quilt_raft::PeerIdentity> {
+        Ok(quilt_raft::PeerIdentity {
+            certificates: certificates(&self.peer.0)?,
+            key: private_key(&self.peer.1)?,
+            roots: certificates(&self.peer_ca)?,
+        })
+    }
+}

@@ -1,0 +1,184 @@
+//! Builds one replica out of its parts, in the order in which they depend on each other, and stops it in the opposite
+//! order: the API drains, controllers stop, the agreement layer flushes and ends.
+
+mod first_start;
+pub(crate) mod identity;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use quilt_api::{Api, ApiOptions, Server};
+use quilt_controllers::Controllers;
+use quilt_proto::ReplicaId;
+use quilt_raft::{Leadership, Parts, Replica, TransportOptions};
+use quilt_scheduler::Scheduler;
+use quilt_storage::{Home, Identity};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::dev::FOLLOW_STDIN;
+use crate::exit::Hinted;
+use crate::listener;
+use crate::operator;
+
+/// What the command line decided about one replica.
+pub(crate) struct Options {
+    pub(crate) id: ReplicaId,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) listen: SocketAddr,
+    pub(crate) http_listen: Option<SocketAddr>,
+    pub(crate) peer_listen: SocketAddr,
+    pub(crate) members: Vec<(ReplicaId, String)>,
+}
+
+/// How long the first objects may take once there is a leader; repeated until they exist.
+const BOOTSTRAP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Runs one replica until a signal says stop or the replica fails.
+pub(crate) fn run(options: Options) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("api").build()?;
+    let result = runtime.block_on(serve(options));
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    result
+}
+
+async fn serve(options: Options) -> anyhow::Result<()> {
+    let place = identity::load(&options)?;
+    // Ports first: nothing is started that could not be reached.
+    let api_listener = bind(options.listen, "--listen").await?;
+    let peer_listener = bind(options.peer_listen, "--peer-listen").await?;
+    let http_listener = match options.http_listen {
+        Some(address) => Some(bind(address, "--http-listen").await?),
+        None => None,
+    };
+    let home = Home::open(&options.data_dir, Identity { cluster: place.control_plane.clone(), replica: options.id.0 })
+        .context("the data directory cannot be used")?;
+    let transport = TransportOptions { listener: peer_listener.into_std()?, identity: place.peer_identity()? };
+    let replica = Replica::open(
+        quilt_raft::Options::new(options.id, place.control_plane.clone()),
+        Parts::of(&home),
+        Some(transport),
+    )
+    .await
+    .context("the replica cannot be opened")?;
+    let members: BTreeMap<_, _> = options.members.iter().cloned().collect();
+    if !replica.admin().is_initialized().await? {
+        replica.admin().initialize(members).await?;
+    }
+
+    let controllers = Controllers::new(replica.clone());
+    let scheduler = Scheduler::new(replica.clone());
+    let binder = scheduler.clone();
+    replica.serve(
+        "reconcile",
+        controllers.reconcile_service(move |cluster| {
+            let binder = binder.clone();
+            Box::pin(async move { binder.force(&cluster).await.map_err(|error| error.to_string()) })
+        }),
+    );
+
+    let api = Api::new(api_options(&options, &place)?, replica.clone());
+    let server =
+        Server::new(Arc::clone(&api), quilt_api::quilt::router(Arc::clone(&api)).merge(operator::router(&api)));
+    let (stop, stopping) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(controllers.run(stopped(stopping.clone())));
+    tasks.spawn(scheduler.run(stopped(stopping.clone())));
+    tasks.spawn(first_start::bootstrap(replica.clone(), place.first.clone(), stopping.clone(), BOOTSTRAP_DEADLINE));
+    tasks.spawn(announce(replica.clone(), stopping.clone()));
+    tasks.spawn(listener::serve(api_listener, Some(place.acceptor()?), server.clone(), stopping.clone()));
+    if let Some(http_listener) = http_listener {
+        tasks.spawn(listener::serve(http_listener, None, server, stopping));
+    }
+    tracing::info!(replica = options.id.0, listen = %options.listen, version = env!("CARGO_PKG_VERSION"), "replica is starting");
+
+    let failure = tokio::select! {
+        () = termination() => None,
+        reason = replica.stopped() => Some(reason),
+    };
+    api.drain();
+    stop.send_replace(true);
+    while tasks.join_next().await.is_some() {}
+    replica.shutdown().await;
+    drop(home);
+    match failure {
+        None => {
+            tracing::info!(replica = options.id.0, "replica has stopped");
+            Ok(())
+        }
+        // Data at risk or an invariant broken: the process must end, and not look as if it had been asked to.
+        Some(reason) => Err(anyhow::anyhow!("replica {} has stopped: {reason}", options.id)),
+    }
+}
+
+fn api_options(options: &Options, place: &identity::Place) -> anyhow::Result<ApiOptions> {
+    let mut api = ApiOptions::new(env!("CARGO_PKG_VERSION"), place.root_key.clone());
+    api.agent_credential = Some(place.agent_credential()?);
+    api.serving_ca_pem.clone_from(&place.first.serving_ca_pem);
+    api.advertise = Some(options.listen);
+    Ok(api)
+}
+
+async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))
+        .hint(format!("another process may use it; choose another address with {flag} IP:PORT"))
+}
+
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // The sender lives as long as the process serves; its end means stop as well.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+/// Says in the log who leads, as this replica sees it.
+async fn announce(replica: Replica, stopping: watch::Receiver<bool>) {
+    let mut leadership = replica.leadership();
+    let stop = stopped(stopping);
+    tokio::pin!(stop);
+    loop {
+        match *leadership.borrow_and_update() {
+            Leadership::Leader(id) => tracing::info!(replica = id.replica.0, term = id.term, "this replica leads"),
+            Leadership::Follower => tracing::info!(replica = replica.id().0, "this replica follows"),
+        }
+        tokio::select! {
+            changed = leadership.changed() => if changed.is_err() { return },
+            () = &mut stop => return,
+        }
+    }
+}
+
+/// Completes when the process is asked to stop: SIGTERM, Ctrl-C, or, for a child of `quiltd dev`, the end of its
+/// standard input.
+pub(crate) async fn termination() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let wait = |kind| async move {
+        match signal(kind) {
+            Ok(mut signals) => drop(signals.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = wait(SignalKind::terminate()) => {}
+        () = wait(SignalKind::interrupt()) => {}
+        () = parent_gone() => {}
+    }
+}
+
+async fn parent_gone() {
+    if std::env::var_os(FOLLOW_STDIN).is_none() {
+        return std::future::pending().await;
+    }
+    // A thread of its own: a blocked read of standard input would hold up the runtime's end.
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = sender.send(());
+    });
+    let _ = receiver.await;
+}

@@ -1,0 +1,86 @@
+//! How a command reaches a replica: the flags every client command shares, and one way to ask.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+
+use crate::exit::{Failure, Hinted};
+use crate::http;
+use crate::tls::files;
+
+/// Where the control plane is and how to authenticate.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Connection {
+    /// A replica's address; give it several times to try them in order.
+    #[arg(
+        long,
+        env = "QUILTD_ADDRESS",
+        value_delimiter = ',',
+        default_value = "https://127.0.0.1:6443",
+        value_name = "URL"
+    )]
+    pub(crate) address: Vec<String>,
+    /// Certificate authority of the control plane, PEM.
+    #[arg(long, env = "QUILTD_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// File that holds the admin key.
+    #[arg(long, env = "QUILTD_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// How long to wait for an answer, in seconds.
+    #[arg(long, default_value_t = 15, value_name = "SECONDS")]
+    pub(crate) timeout: u64,
+}
+
+impl Connection {
+    /// Sends one request to the first replica that answers and gives its JSON.
+    pub(crate) fn ask(&self, method: &Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(self.ask_any(method, path, body))
+    }
+
+    async fn ask_any(&self, method: &Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let ca = self.ca.as_ref().map(|path| files::read(path)).transpose()?;
+        let client = http::client(ca.as_deref(), Duration::from_secs(self.timeout))?;
+        let token = self.token_file.as_ref().map(|path| files::read(path)).transpose()?;
+        let mut last = None;
+        for address in &self.address {
+            let mut request = client.request(method.clone(), format!("{}{path}", address.trim_end_matches('/')));
+            if let Some(token) = &token {
+                request = request.bearer_auth(token.trim());
+            }
+            if let Some(body) = body {
+                request = request.json(body);
+            }
+            match request.send().await {
+                Ok(answer) => return read(answer).await,
+                Err(error) => last = Some(http::unreachable(address, &error)),
+            }
+        }
+        Err(last.context("no --address was given")?).hint("is `quiltd server` or `quiltd dev` running there?")
+    }
+}
+
+async fn read(answer: reqwest::Response) -> anyhow::Result<Value> {
+    let status = answer.status();
+    let text = answer.text().await.context("the answer broke off")?;
+    let value: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+    if status.is_success() {
+        return Ok(value);
+    }
+    let message = value["error"].as_str().or_else(|| value["message"].as_str()).unwrap_or(&text).to_owned();
+    let failure = match status {
+        StatusCode::NOT_FOUND => Failure::NotFound(message),
+        StatusCode::UNAUTHORIZED => {
+            return Err(anyhow::anyhow!("{message}")).hint("give the admin key with --token-file FILE");
+        }
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Failure::Unavailable(message),
+        _ => anyhow::bail!("{message} (HTTP {status})"),
+    };
+    match value["hint"].as_str() {
+        Some(hint) => Err(failure).hint(hint),
+        None => Err(failure.into()),
+    }
+}

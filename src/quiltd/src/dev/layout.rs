@@ -1,0 +1,229 @@
+//! [`Layout`]: what lies where in a development directory, and making it the first time.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use crate::assemble::identity;
+use crate::cli::render_kubeconfig;
+use crate::dev::{Options, ports};
+use crate::exit::{Failure, Hinted};
+use crate::secret;
+use crate::tls::authority::{Authority, Pair};
+use crate::tls::files::{self, ReplicaFiles};
+
+/// File by which a directory is known to be ours.
+const MARKER: &str = ".quiltd-dev";
+
+/// One replica's place.
+pub(crate) struct ReplicaPlace {
+    pub(crate) id: u16,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) api: String,
+    pub(crate) api_port: u16,
+    pub(crate) http_port: u16,
+    pub(crate) peer_port: u16,
+}
+
+/// One agent's place.
+pub(crate) struct AgentPlace {
+    pub(crate) name: String,
+    pub(crate) data_dir: PathBuf,
+}
+
+/// Credentials in plain, for whoever owns the directory.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Keys {
+    pub(crate) control_plane: String,
+    pub(crate) admin_token: String,
+    pub(crate) api_key: String,
+}
+
+/// A development cluster's directory.
+pub(crate) struct Layout {
+    pub(crate) dir: PathBuf,
+    pub(crate) replicas: Vec<ReplicaPlace>,
+    pub(crate) agents: Vec<AgentPlace>,
+    pub(crate) keys: Keys,
+    pub(crate) ca: PathBuf,
+    pub(crate) ca_pem: String,
+    pub(crate) kubeconfig: PathBuf,
+    pub(crate) admin_key_file: PathBuf,
+    pub(crate) api_key_file: PathBuf,
+    pub(crate) join_token_file: PathBuf,
+}
+
+/// The directory to use, absolute, and whether it goes away at the end.
+pub(crate) fn directory(wanted: Option<&Path>, fresh: bool) -> anyhow::Result<(PathBuf, bool)> {
+    let Some(dir) = wanted else {
+        let name = format!("quiltd-dev-{}", hex::encode(&secret::random()?[..6]));
+        let dir = std::env::temp_dir().join(name);
+        files::private_dir(&dir)?;
+        files::write_private(&dir.join(MARKER), b"")?;
+        return Ok((dir.canonicalize()?, true));
+    };
+    let ours = dir.join(MARKER).exists();
+    let empty = !dir.exists()
+        || fs::read_dir(dir).with_context(|| format!("cannot read '{}'", dir.display()))?.next().is_none();
+    if !ours && !empty {
+        return Err(Failure::Refused(format!(
+            "directory '{}' is not empty and was not made by `quiltd dev`",
+            dir.display()
+        )))
+        .hint("choose an empty or a new directory with --dir DIR");
+    }
+    if ours && fresh {
+        fs::remove_dir_all(dir).with_context(|| format!("cannot empty '{}'", dir.display()))?;
+    }
+    files::private_dir(dir)?;
+    files::write_private(&dir.join(MARKER), b"")?;
+    Ok((dir.canonicalize()?, false))
+}
+
+#[derive(Serialize, Deserialize, Default, PartialEq)]
+struct Ports {
+    api: Vec<u16>,
+    http: Vec<u16>,
+    peer: Vec<u16>,
+}
+
+impl Layout {
+    /// Reads the directory, or fills it the first time.
+    pub(crate) fn prepare(dir: &Path, options: &Options) -> anyhow::Result<Self> {
+        let ports = choose_ports(dir, options)?;
+        let at = |name: &str| dir.join(name);
+        let keys = keys(&at("keys.json"))?;
+        let serving = authority(&at("pki/ca"), "quiltd serving CA")?;
+        let peer = authority(&at("pki/peer-ca"), "quiltd peer CA")?;
+        let root_key = match fs::read(at("pki/root.key")) {
+            Ok(key) => key,
+            Err(_) => {
+                let key = hex::encode(secret::random()?).into_bytes();
+                files::write_private(&at("pki/root.key"), &key)?;
+                key
+            }
+        };
+        let replicas: Vec<_> = (1..=options.replicas)
+            .zip(ports.api.iter().zip(&ports.http).zip(&ports.peer))
+            .map(|(id, ((api, http), peer))| ReplicaPlace {
+                id,
+                data_dir: at(&format!("replica-{id}")),
+                api: format!("https://127.0.0.1:{api}"),
+                api_port: *api,
+                http_port: *http,
+                peer_port: *peer,
+            })
+            .collect();
+        for replica in &replicas {
+            fill(replica, &keys, &serving, &peer, &root_key)?;
+        }
+        let agents = (1..=options.agents)
+            .map(|n| AgentPlace { name: format!("node-{n}"), data_dir: at(&format!("agents/node-{n}")) })
+            .collect();
+        let layout = Self {
+            dir: dir.to_path_buf(),
+            agents,
+            ca: at("ca.crt"),
+            ca_pem: serving.pair().certificate.clone(),
+            kubeconfig: at("admin.kubeconfig"),
+            admin_key_file: at("admin.key"),
+            api_key_file: at("api.key"),
+            join_token_file: at("agents/join.token"),
+            replicas,
+            keys,
+        };
+        files::private_dir(&at("logs"))?;
+        files::write_public(&layout.ca, layout.ca_pem.as_bytes())?;
+        files::write_private(&layout.admin_key_file, layout.keys.admin_token.as_bytes())?;
+        files::write_private(&layout.api_key_file, layout.keys.api_key.as_bytes())?;
+        let server = layout.replicas.first().map(|replica| replica.api.clone()).unwrap_or_default();
+        let kubeconfig = render_kubeconfig(&server, &layout.ca_pem, &layout.keys.admin_token);
+        files::write_private(&layout.kubeconfig, kubeconfig.as_bytes())?;
+        Ok(layout)
+    }
+
+    /// Where the output of a child goes.
+    pub(crate) fn log_file(&self, child: &str) -> PathBuf {
+        self.dir.join(format!("logs/{child}.log"))
+    }
+
+    /// Puts the join token where agents look for it.
+    pub(crate) fn write_join_token(&self, token: &str) -> anyhow::Result<()> {
+        files::write_private(&self.join_token_file, token.as_bytes())
+    }
+}
+
+/// The ports of an earlier run are kept when any free ones are asked for: replicas know each other by them.
+fn choose_ports(dir: &Path, options: &Options) -> anyhow::Result<Ports> {
+    let path = dir.join("ports.json");
+    let before: Option<Ports> = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    if let Some(before) = &before
+        && before.api.len() != usize::from(options.replicas)
+    {
+        return Err(Failure::Refused(format!(
+            "directory '{}' holds a cluster of {} replicas, not {}",
+            dir.display(),
+            before.api.len(),
+            options.replicas
+        )))
+        .hint(format!("use --replicas {}, or start over with --fresh", before.api.len()));
+    }
+    let before = before.unwrap_or_default();
+    let pick = |base: u16, before: &[u16], flag| match (base, before.first()) {
+        (0, Some(_)) => Ok(before.to_vec()),
+        _ => ports::choose(base, options.replicas, flag),
+    };
+    let ports = Ports {
+        api: pick(options.api_port, &before.api, "--api-port")?,
+        http: pick(options.http_port, &before.http, "--http-port")?,
+        peer: pick(options.peer_port, &before.peer, "--peer-port")?,
+    };
+    files::write_private(&path, &serde_json::to_vec(&ports)?)?;
+    Ok(ports)
+}
+
+fn keys(path: &Path) -> anyhow::Result<Keys> {
+    if path.exists() {
+        return serde_json::from_str(&files::read_private(path)?)
+            .with_context(|| format!("'{}' is damaged", path.display()));
+    }
+    let keys = Keys {
+        control_plane: uuid::Uuid::new_v4().to_string(),
+        admin_token: secret::credential("qa_")?,
+        api_key: secret::credential("qk_")?,
+    };
+    files::write_private(path, &serde_json::to_vec_pretty(&keys)?)?;
+    Ok(keys)
+}
+
+fn authority(stem: &Path, common_name: &str) -> anyhow::Result<Authority> {
+    let (certificate, key) = (stem.with_extension("crt"), stem.with_extension("key"));
+    if certificate.exists() {
+        let pair = Pair { certificate: files::read(&certificate)?, key: files::read_private(&key)? };
+        return Ok(Authority::from_pair(pair));
+    }
+    let authority = Authority::create(common_name)?;
+    files::write_pair(&(certificate, key), authority.pair())?;
+    Ok(authority)
+}
+
+/// Gives a replica its certificates, the root key and what it puts into an empty state.
+fn fill(
+    replica: &ReplicaPlace,
+    keys: &Keys,
+    serving: &Authority,
+    peer: &Authority,
+    root_key: &[u8],
+) -> anyhow::Result<()> {
+    let place = ReplicaFiles::new(&replica.data_dir);
+    if place.bootstrap().exists() {
+        return Ok(());
+    }
+    identity::issue(&place, quilt_proto::ReplicaId(replica.id.into()), serving, peer, &[])?;
+    files::write_public(&place.serving_ca(), serving.pair().certificate.as_bytes())?;
+    files::write_public(&place.peer_ca(), peer.pair().certificate.as_bytes())?;
+    files::write_private(&place.root_key(), root_key)?;
+    identity::write_bootstrap(&place, &keys.control_plane, &keys.admin_token, Some(&keys.api_key))
+}

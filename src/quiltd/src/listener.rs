@@ -1,0 +1,100 @@
+//! Listeners of a replica: TLS for everyone, plain HTTP on loopback when asked for (architecture D17).
+//!
+//! The handshake runs in the connection's own task and has a deadline, so a client that sends nothing holds up
+//! nobody. Who the client's certificate names goes to the handlers as a request extension.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ConnectInfo;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use quilt_api::{PeerCertificate, Server};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
+
+/// Time a client has for its TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time a client has to send its request's header.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections served at once; the next one waits in the system's queue.
+const CONNECTIONS_MAX: usize = 16_384;
+/// Time that requests under way have to finish at the end.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves `server` on `listener`, over TLS when an acceptor is given, until `stop` becomes true.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    server: Server,
+    mut stop: watch::Receiver<bool>,
+) {
+    let graceful = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(250).keep_alive_interval(Some(HEADER_TIMEOUT));
+    let builder = Arc::new(builder);
+    let connections = tokio_util::task::TaskTracker::new();
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+        let (stream, peer) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of file descriptors, most likely: others end and give theirs back.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+            () = async { drop(stop.wait_for(|stop| *stop).await) } => break,
+        };
+        let _ = stream.set_nodelay(true);
+        let (tls, server, builder, watcher) = (tls.clone(), server.clone(), Arc::clone(&builder), graceful.watcher());
+        connections.spawn(async move {
+            let _place = place;
+            match tls {
+                None => connection(&builder, stream, server, peer, None, watcher).await,
+                Some(acceptor) => {
+                    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else {
+                        return;
+                    };
+                    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
+                    connection(&builder, stream, server, peer, certificate, watcher).await;
+                }
+            }
+        });
+    }
+    connections.close();
+    if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
+        tracing::info!("connections still open at the end are cut");
+    }
+}
+
+async fn connection<S>(
+    builder: &Builder<TokioExecutor>,
+    stream: S,
+    server: Server,
+    peer: SocketAddr,
+    certificate: Option<rustls_pki_types::CertificateDer<'static>>,
+    watcher: hyper_util::server::graceful::Watcher,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = server.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(PeerCertificate(certificate.clone()));
+        request
+    });
+    let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
+    if let Err(error) = watcher.watch(served.into_owned()).await {
+        tracing::debug!(%peer, %error, "connection ended");
+    }
+}
