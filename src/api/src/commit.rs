@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use quilt_proto::{Compare, Op, Revision, Txn};
-use quilt_raft::{Decision, View};
+use quilt_raft::{Decision, ProposeError, View};
 
 use crate::access::Admitted;
 use crate::problem::Problem;
@@ -48,6 +48,7 @@ pub(crate) async fn commit<T: Send>(
     let started = tokio::time::Instant::now();
     let mut view = call.stale().await?;
     let mut linearizable = false;
+    let mut was_invalid = false;
     for _ in 0..PLANS_MAX {
         let planned = call.admit(&view).and_then(|admitted| Ok((plan(&view, &admitted)?, admitted)));
         let (change, admitted) = match planned {
@@ -72,14 +73,16 @@ pub(crate) async fn commit<T: Send>(
         let mut compares = admitted.identity.guards;
         compares.extend(change.compares);
         let left = call.deadline.saturating_sub(started.elapsed());
-        match call.api.replica.propose(Txn::new(compares, change.ops), left).await? {
-            Decision::Applied { first, .. } => return Ok(Done { answer: change.answer, first: Some(first) }),
-            Decision::Rejected { .. } => {
-                // Somebody else came first. What that means for this request is decided by planning again.
-                view = call.latest().await?;
-                linearizable = true;
-            }
+        match call.api.replica.propose(Txn::new(compares, change.ops), left).await {
+            Ok(Decision::Applied { first, .. }) => return Ok(Done { answer: change.answer, first: Some(first) }),
+            // Somebody else came first. What that means for this request is decided by planning again.
+            Ok(Decision::Rejected { .. }) => {}
+            // The cluster may have been deleted meanwhile, which a fresh view tells.
+            Err(ProposeError::Invalid(_)) if !was_invalid => was_invalid = true,
+            Err(error) => return Err(error.into()),
         }
+        view = call.latest().await?;
+        linearizable = true;
     }
     Err(Problem::conflict(call.kind, &call.name, "too many other writers changed it at the same time"))
 }

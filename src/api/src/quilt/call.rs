@@ -7,14 +7,16 @@
 use std::time::Duration;
 
 use http::HeaderMap;
-use quilt_proto::{Compare, Revision, Txn};
-use quilt_raft::{Consistency, Decision, Replica, View};
+use quilt_proto::state::op;
+use quilt_proto::{Compare, Op, Revision, Txn};
+use quilt_raft::{Consistency, Decision, ProposeError, Replica, View};
 use tokio::time::Instant;
 
 use super::envelope::{Code, Failure, Problem};
 use crate::authn::token::{self, JOIN_TOKEN_HEADER, JoinToken, NODE_TOKEN_HEADER, NodeToken};
 use crate::authn::{Presented, Principal};
 use crate::directory::{self, Entry};
+use crate::records::OBJECT_BYTES_MAX;
 
 /// What a write found to do.
 pub(crate) enum Step<T> {
@@ -22,6 +24,23 @@ pub(crate) enum Step<T> {
     Done(T),
     /// A transaction, and the answer for when it has been applied.
     Commit(Txn, T),
+}
+
+impl<T> Step<T> {
+    /// Refuses what could not be stored: an object over the limit.
+    fn fitting(self) -> Result<Self, Problem> {
+        let size = |op: &Op| match &op.kind {
+            Some(op::Kind::Put(put)) => put.value.len() + put.sealed.len(),
+            _ => 0,
+        };
+        let Self::Commit(txn, _) = &self else { return Ok(self) };
+        match txn.ops.iter().map(size).max() {
+            Some(bytes) if bytes > OBJECT_BYTES_MAX => {
+                Err(Problem::too_large("the object as stored", "body", OBJECT_BYTES_MAX, bytes.into()))
+            }
+            _ => Ok(self),
+        }
+    }
 }
 
 /// A finished write.
@@ -78,12 +97,19 @@ impl Call<'_> {
     ) -> Result<Written<T>, Failure> {
         let mut view = self.replica.read(Consistency::Stale, self.remaining()).await?;
         let mut linearizable = false;
+        let mut was_invalid = false;
         loop {
-            match plan(&view) {
-                Ok(Step::Commit(txn, value)) => match self.replica.propose(txn, self.remaining()).await? {
-                    Decision::Applied { last, .. } => return Ok(Written { value, revision: last }),
-                    Decision::Rejected { .. } if self.remaining().is_zero() => return Err(Problem::no_leader().into()),
-                    Decision::Rejected { .. } => {}
+            match plan(&view).and_then(Step::fitting) {
+                Ok(Step::Commit(txn, value)) => match self.replica.propose(txn, self.remaining()).await {
+                    Ok(Decision::Applied { last, .. }) => return Ok(Written { value, revision: last }),
+                    Ok(Decision::Rejected { .. }) if self.remaining().is_zero() => {
+                        return Err(Problem::no_leader().into());
+                    }
+                    Ok(Decision::Rejected { .. }) => {}
+                    // Its cluster may be gone. A fresh view, which no longer names the cluster then, has the answer
+                    // that fits the route; what is invalid there too is a defect.
+                    Err(ProposeError::Invalid(_)) if !was_invalid => was_invalid = true,
+                    Err(error) => return Err(error.into()),
                 },
                 Ok(Step::Done(value)) if linearizable => return Ok(Written { value, revision: Revision::ZERO }),
                 Err(problem) if linearizable || !problem.rests_on_state() => return Err(problem.into()),

@@ -132,6 +132,14 @@ impl Problem {
             .hint("send the request again")
     }
 
+    /// More bytes than the limit of `what`.
+    #[must_use]
+    pub(crate) fn too_large(what: &str, field: &str, bytes_max: usize, received: Value) -> Self {
+        let mut details = json!({"field": field, "expected": [format!("at most {bytes_max} bytes")]});
+        details["received"] = received;
+        Self::new(Code::PayloadTooLarge, format!("{what} is larger than {bytes_max} bytes")).details(details)
+    }
+
     /// Adds `details`.
     #[must_use]
     pub(crate) fn details(mut self, details: Value) -> Self {
@@ -149,7 +157,7 @@ impl Problem {
     /// Whether the refusal was judged on state, so that it must be judged again on a linearizable view first.
     #[must_use]
     pub(crate) const fn rests_on_state(&self) -> bool {
-        !matches!(self.code, Code::Internal | Code::NoLeader | Code::RateLimited | Code::PayloadTooLarge)
+        !matches!(self.code, Code::Internal | Code::NoLeader | Code::RateLimited)
     }
 
     /// The answer.
@@ -208,8 +216,9 @@ impl From<ReadError> for Failure {
 impl From<ProposeError> for Failure {
     fn from(error: ProposeError) -> Self {
         match error {
-            ProposeError::Unknown => Self::FateUnknown,
-            ProposeError::NotApplied | ProposeError::NotLeader | ProposeError::Stopped => Problem::no_leader().into(),
+            // A replica that goes away while the write is under way leaves nobody to find out what became of it.
+            ProposeError::Unknown | ProposeError::Stopped => Self::FateUnknown,
+            ProposeError::NotApplied | ProposeError::NotLeader => Problem::no_leader().into(),
             ProposeError::Overloaded { limit } => Problem {
                 retry_after: Some(1),
                 ..Problem::new(Code::RateLimited, format!("this server has too much to do at the moment: {limit}"))

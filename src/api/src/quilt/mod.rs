@@ -329,10 +329,7 @@ async fn read_object(body: Body) -> Result<Map<String, Value>, Problem> {
     let bytes = match Limited::new(body, BODY_BYTES_MAX).collect().await {
         Ok(collected) => collected.to_bytes(),
         Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
-            let details =
-                json!({"field": "body", "expected": [format!("at most {BODY_BYTES_MAX} bytes")], "received": null});
-            return Err(Problem::new(Code::PayloadTooLarge, format!("the body is larger than {BODY_BYTES_MAX} bytes"))
-                .details(details));
+            return Err(Problem::too_large("the body", "body", BODY_BYTES_MAX, Value::Null));
         }
         Err(error) => return Err(Problem::new(Code::BadRequest, format!("the body was not received: {error}"))),
     };

@@ -5,6 +5,7 @@
 mod bad_input;
 mod flow;
 mod nodes;
+mod races;
 mod workloads;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use super::Quilt;
 use crate::authn::secret::{Secret, SecretKind, fresh_id};
 use crate::bootstrap::{ControlPlane, control_plane};
 use crate::context::{Api, ApiOptions, RootKey};
+use crate::server::Server;
 use crate::store::{NODES, PODS, Stored, WORKLOADS, put};
 
 pub(super) const LONG: Duration = Duration::from_secs(10);
@@ -98,9 +100,13 @@ impl Plane {
         };
         control_plane(&replica, &first, LONG).await.expect("bootstrap");
         control_plane(&replica, &first, LONG).await.expect("bootstrap again changes nothing");
-        let api = Api::new(ApiOptions::new("0.1.0", RootKey::new([7; 32])), replica.clone());
-        let quilt = Arc::new(Quilt::new(api));
+        let quilt = Arc::new(Quilt::new(api(&replica)));
         Self { quilt, replica, admin: admin.plain().into(), key: tenant.plain().into() }
+    }
+
+    /// The Kubernetes surface over the same state.
+    pub(super) fn kubernetes(&self) -> Server {
+        Server::new(api(&self.replica), axum::Router::new())
     }
 
     /// Sends a request with these headers.
@@ -246,6 +252,10 @@ impl Plane {
         self.replica.propose(txn, LONG).await.expect("proposed");
         uid
     }
+}
+
+fn api(replica: &Replica) -> Arc<Api> {
+    Api::new(ApiOptions::new("0.1.0", RootKey::new([7; 32])), replica.clone())
 }
 
 pub(super) fn registration(name: &str) -> Value {

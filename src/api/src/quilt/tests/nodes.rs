@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use axum::body::Body;
+use http::Request;
 use serde_json::{Value, json};
 
 use super::{Plane, registration};
@@ -116,10 +118,16 @@ async fn heartbeats_and_drain() {
     assert_eq!(state().await, "draining");
     beat("ready").await.expect(200);
     assert_eq!(state().await, "draining");
-    let mut stored = NODES.by_uid(&plane.view().await, &id, &node.id).expect("read").expect("node");
-    stored.value["spec"]["unschedulable"] = json!(false);
-    plane.store(&stored).await;
+    let stored = NODES.by_uid(&plane.view().await, &id, &node.id).expect("read").expect("node");
+    let uncordon = Request::patch(format!("/clusters/{id}/api/v1/nodes/{}", stored.name()))
+        .header("authorization", format!("Bearer {}", plane.key))
+        .header("content-type", "application/strategic-merge-patch+json")
+        .body(Body::from(r#"{"spec":{"unschedulable":null}}"#))
+        .expect("request");
+    assert_eq!(plane.kubernetes().handle(uncordon).await.expect("an answer").status(), 200);
     assert_eq!(state().await, "ready", "what was reported meanwhile is remembered");
+    beat("ready").await.expect(200);
+    assert_eq!(state().await, "ready");
     plane.tenant("POST", &format!("/api/clusters/{id}/nodes/none/drain"), Value::Null).await.refused(404, "NOT_FOUND");
 }
 
