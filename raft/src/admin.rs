@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::ChangeMembers;
-use openraft::errors::{ClientWriteError, RaftError};
+use openraft::errors::{ClientWriteError, InitializeError, RaftError};
 use openraft::type_config::TypeConfigExt;
 use prost::Message;
 use quilt_proto::state::DropCluster;
@@ -34,16 +34,17 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Founds a new control plane with these voters. Once, on one replica that holds no data.
+    /// Founds a new control plane with these voters. Each of them may do so at once, with the same voters: one that has heard of another's
+    /// founding already is part of it, and stays as it is.
     ///
     /// # Errors
-    /// This replica holds data already, or is not among the members.
+    /// This replica is not among the members.
     pub async fn initialize(&self, members: BTreeMap<ReplicaId, String>) -> Result<(), AdminError> {
         let raft = self.replica.raft().clone();
         let nodes: BTreeMap<u64, Node> = members.into_iter().map(|(id, address)| (id.0, Node::new(address))).collect();
         let done = self.replica.on_runtime(async move { raft.initialize(nodes).await });
         match done.await.map_err(|_| AdminError::Stopped)? {
-            Ok(()) => Ok(()),
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
             Err(RaftError::APIError(error)) => Err(AdminError::Refused(error.to_string())),
             Err(RaftError::Fatal(_)) => Err(AdminError::Stopped),
         }

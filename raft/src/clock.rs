@@ -63,8 +63,14 @@ impl Clock {
     }
 
     /// The best local estimate.
+    ///
+    /// Before anything was ever stamped this is wall time, where the first stamp will start: who measures a duration across that stamp
+    /// must not see fifty years.
     pub(crate) fn now_ms(&self) -> u64 {
         let mut base = self.base.lock();
+        if base.cluster_ms == 0 {
+            return base.told_ms.max(wall_ms());
+        }
         let estimate = base.cluster_ms.saturating_add(millis(TypeConfig::now().saturating_duration_since(base.at)));
         base.told_ms = base.told_ms.max(estimate);
         base.told_ms
@@ -104,6 +110,16 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A time read before the very first stamp and one read after it are as far apart as they were taken.
+    #[test]
+    fn the_first_stamp_is_no_jump() {
+        let clock = Clock::new(0);
+        let before = clock.now_ms();
+        let (first, _) = clock.stamp();
+        assert!(first.saturating_sub(before) < 60_000, "{before} and then {first}");
+        assert!(clock.now_ms() >= first);
+    }
 
     /// Stamps never go back, and an applied stamp from ahead moves the clock there.
     #[test]
