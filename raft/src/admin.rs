@@ -34,20 +34,48 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Founds a new control plane with these voters. Each of them may do so at once, with the same voters: one that has heard of another's
-    /// founding already is part of it, and stays as it is.
+    /// Founds a new control plane with these voters. Each of them may do so at once, with the same voters: one that has
+    /// heard of another's founding already is part of it and stays as it is.
     ///
     /// # Errors
-    /// This replica is not among the members.
+    /// This replica is not among the members, or holds data of a control plane with other ones.
     pub async fn initialize(&self, members: BTreeMap<ReplicaId, String>) -> Result<(), AdminError> {
         let raft = self.replica.raft().clone();
         let nodes: BTreeMap<u64, Node> = members.into_iter().map(|(id, address)| (id.0, Node::new(address))).collect();
+        let wanted = nodes.clone();
         let done = self.replica.on_runtime(async move { raft.initialize(nodes).await });
         match done.await.map_err(|_| AdminError::Stopped)? {
-            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Ok(()) => Ok(()),
+            Err(RaftError::APIError(InitializeError::NotAllowed(_))) => self.founded_with(wanted).await,
             Err(RaftError::APIError(error)) => Err(AdminError::Refused(error.to_string())),
             Err(RaftError::Fatal(_)) => Err(AdminError::Stopped),
         }
+    }
+
+    /// Whether the control plane that this replica is already part of has just these voters.
+    async fn founded_with(&self, wanted: BTreeMap<u64, Node>) -> Result<(), AdminError> {
+        let raft = self.replica.raft().clone();
+        // A replica that has only voted so far learns its members with the first entry the founder sends it.
+        let known = self.replica.on_runtime(async move {
+            let wait = raft.wait(Some(TIMEOUT));
+            wait.metrics(|now| now.membership_config.nodes().next().is_some(), "the members are known").await
+        });
+        let metrics = known.await.map_err(|_| AdminError::Stopped)?;
+        let membership =
+            metrics.map_err(|_| AdminError::Timeout("hearing from the founder voted for"))?.membership_config;
+        let voters: BTreeSet<u64> = membership.voter_ids().collect();
+        let same = voters.iter().eq(wanted.keys()) && membership.nodes().eq(&wanted);
+        if same {
+            return Ok(());
+        }
+        let listed = |(id, node): (&u64, &Node)| format!("{id} at {}", node.addr);
+        let held: Vec<String> = membership.nodes().map(listed).collect();
+        let asked: Vec<String> = wanted.iter().map(listed).collect();
+        Err(AdminError::Refused(format!(
+            "this replica holds data of a control plane of replicas {}; it cannot found one of {}",
+            held.join(", "),
+            asked.join(", ")
+        )))
     }
 
     /// Whether this replica belongs to a control plane yet.

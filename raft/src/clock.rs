@@ -64,8 +64,9 @@ impl Clock {
 
     /// The best local estimate.
     ///
-    /// Before anything was ever stamped this is wall time, where the first stamp will start: who measures a duration across that stamp
-    /// must not see fifty years.
+    /// Before anything was ever stamped this is wall time, where the first stamp will start: who measures a duration
+    /// across that stamp must not see fifty years. It is not held on to: the stamp comes from the leader's host, and a
+    /// clock ahead of that one here must not carry cluster time with it.
     pub(crate) fn now_ms(&self) -> u64 {
         let mut base = self.base.lock();
         if base.cluster_ms == 0 {
@@ -111,7 +112,8 @@ impl Clock {
 mod tests {
     use super::*;
 
-    /// A time read before the very first stamp and one read after it are as far apart as they were taken.
+    /// A time read before the very first stamp and one read after it are as far apart as they were taken; and where
+    /// another host stamps first, its clock counts.
     #[test]
     fn the_first_stamp_is_no_jump() {
         let clock = Clock::new(0);
@@ -119,6 +121,12 @@ mod tests {
         let (first, _) = clock.stamp();
         assert!(first.saturating_sub(before) < 60_000, "{before} and then {first}");
         assert!(clock.now_ms() >= first);
+
+        let follower = Clock::new(0);
+        let ahead = follower.now_ms();
+        let stamped = ahead - 3_600_000;
+        follower.applied(stamped);
+        assert!((stamped..ahead - 3_000_000).contains(&follower.now_ms()));
     }
 
     /// Stamps never go back, and an applied stamp from ahead moves the clock there.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use harness::{Cluster, DEADLINE, create, key, last, put};
 use quilt_proto::{Compare, KeyPrefix, ReplicaId, Revision, Txn};
-use quilt_raft::{Consistency, Limit, Role};
+use quilt_raft::{AdminError, Consistency, Limit, Role, Timing};
 
 /// A write through a follower is applied once, readable at once on every replica, and all states are the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -93,6 +93,88 @@ async fn leader_changes_lose_and_repeat_nothing() {
         assert!(seen.iter().eq(written.iter()), "a watch saw other revisions than were written");
     }
     drop(watches);
+    cluster.stop().await;
+}
+
+/// The leader's process is gone without a word, with heartbeats and elections as they are by default: the reset of its
+/// connections has a follower stand for election, and writers on the survivors go on, each create applied exactly once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_leader_is_replaced() {
+    let mut cluster = Cluster::start_with(3, Timing::default()).await;
+    let prefix = KeyPrefix::resource("default", "", "configmaps").expect("valid");
+    let killed = cluster.leader().await;
+    let survivors: Vec<u64> = cluster.ids().into_iter().filter(|id| *id != killed).collect();
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let mut writers = tokio::task::JoinSet::new();
+    let mut watches = Vec::new();
+    for id in survivors {
+        let (replica, stopped) = (cluster.get(id).clone(), stopped.clone());
+        watches.push(replica.watch(prefix.clone(), Revision::ZERO));
+        writers.spawn(async move {
+            let mut written = Vec::new();
+            while !*stopped.borrow() {
+                let name = format!("w{id}-{}", written.len());
+                // Rejected would mean that the same request took effect twice.
+                written.push(last(replica.propose(create(&name), DEADLINE).await.expect("decided")));
+            }
+            written
+        });
+    }
+    cluster.wait_for_revision(20).await;
+    cluster.kill(killed);
+    let next = cluster.leader().await;
+    assert_ne!(next, killed);
+    let reached = cluster.get(next).status().revision;
+    cluster.wait_for_revision(reached + 20).await;
+    stop.send(true).expect("writers listen");
+    let mut written = BTreeSet::new();
+    while let Some(revisions) = writers.join_next().await {
+        for revision in revisions.expect("no panic") {
+            assert!(written.insert(revision), "revision {revision} given twice");
+        }
+    }
+    assert_eq!(cluster.same_state().await, written.last().expect("many").get());
+    for watch in &mut watches {
+        let mut seen = Vec::new();
+        while seen.len() < written.len() {
+            let batch = tokio::time::timeout(DEADLINE, watch.next()).await.expect("in time").expect("open");
+            seen.extend(batch.events.iter().map(|event| event.revision));
+        }
+        assert!(seen.iter().eq(written.iter()), "a watch saw other revisions than were written");
+    }
+    drop(watches);
+    cluster.stop().await;
+}
+
+/// All replicas found the same control plane at once, and once more later: one comes of it. Founding one of other
+/// members over it is refused by each, and changes nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn equal_founders_meet() {
+    let cluster = Cluster::unfounded(3, Timing::relaxed()).await;
+    let members = cluster.members();
+    let mut founders = tokio::task::JoinSet::new();
+    for id in cluster.ids() {
+        let (admin, members) = (cluster.get(id).admin(), members.clone());
+        founders.spawn(async move { admin.initialize(members).await });
+    }
+    while let Some(founded) = founders.join_next().await {
+        founded.expect("no panic").expect("founded");
+    }
+    let others = [
+        members.iter().take(2).map(|(id, at)| (*id, at.clone())).collect(),
+        members.keys().map(|id| (*id, "127.0.0.1:1".to_owned())).collect(),
+    ];
+    for id in cluster.ids() {
+        cluster.until(id, |status| status.ready).await;
+        cluster.get(id).admin().initialize(members.clone()).await.expect("founded before");
+        for others in others.clone() {
+            let refused = cluster.get(id).admin().initialize(others).await;
+            assert!(matches!(&refused, Err(AdminError::Refused(why)) if why.contains("holds data")), "{refused:?}");
+        }
+    }
+    last(cluster.get(2).propose(create("a"), DEADLINE).await.expect("applied"));
+    cluster.same_state().await;
+    assert_eq!(cluster.get(1).status().members.len(), 3);
     cluster.stop().await;
 }
 

@@ -68,22 +68,38 @@ struct Node {
 
 pub struct Cluster {
     authority: Authority,
+    timing: Timing,
     nodes: BTreeMap<u64, Node>,
 }
 
 impl Cluster {
     /// Starts replicas and founds a control plane of them.
     pub async fn start(size: u64) -> Self {
-        let mut cluster = Self { authority: Authority::new(), nodes: BTreeMap::new() };
-        for _ in 0..size {
-            cluster.add().await;
-        }
-        let members = cluster.nodes.iter().map(|(id, node)| (ReplicaId(*id), node.address.to_string())).collect();
-        cluster.get(1).admin().initialize(members).await.expect("founded");
+        Self::start_with(size, Timing::relaxed()).await
+    }
+
+    /// The same with other heartbeats and elections.
+    pub async fn start_with(size: u64, timing: Timing) -> Self {
+        let cluster = Self::unfounded(size, timing).await;
+        cluster.get(1).admin().initialize(cluster.members()).await.expect("founded");
         for id in cluster.ids() {
             cluster.until(id, |status| status.ready).await;
         }
         cluster
+    }
+
+    /// Starts replicas that hold nothing yet.
+    pub async fn unfounded(size: u64, timing: Timing) -> Self {
+        let mut cluster = Self { authority: Authority::new(), timing, nodes: BTreeMap::new() };
+        for _ in 0..size {
+            cluster.add().await;
+        }
+        cluster
+    }
+
+    /// All replicas with their addresses.
+    pub fn members(&self) -> BTreeMap<ReplicaId, String> {
+        self.nodes.iter().map(|(id, node)| (ReplicaId(*id), node.address.to_string())).collect()
     }
 
     /// Starts another replica with an empty directory.
@@ -98,11 +114,12 @@ impl Cluster {
     }
 
     async fn open(&mut self, id: u64, listener: TcpListener) {
+        let timing = self.timing;
         let identity = self.authority.identity(id);
         let node = self.nodes.get_mut(&id).expect("known");
         let whose = Identity { cluster: "test".into(), replica: id };
         let home = Home::open(&node.dir.path().join("data"), whose).expect("the directory opens");
-        let options = Options { timing: Timing::relaxed(), ..Options::new(ReplicaId(id), "test") };
+        let options = Options { timing, ..Options::new(ReplicaId(id), "test") };
         let transport = TransportOptions { listener, identity };
         let replica = Replica::open(options, Parts::of(&home), Some(transport)).await.expect("opens");
         node.running = Some((replica, home));
@@ -125,6 +142,12 @@ impl Cluster {
         replica.shutdown().await;
         drop(replica);
         drop(home);
+    }
+
+    /// Ends a replica the way a killed process ends: nothing is flushed, nobody is told, its sockets close. There must be
+    /// no other clone of the replica.
+    pub fn kill(&mut self, id: u64) {
+        drop(self.nodes.get_mut(&id).expect("known").running.take().expect("running"));
     }
 
     pub async fn restart(&mut self, id: u64) {
