@@ -27,6 +27,8 @@ mod settings;
 mod snapshot;
 mod state_machine;
 mod status;
+#[cfg(test)]
+mod storage_suite;
 // Real sockets live in tokio; the simulation puts its own network in this place.
 #[allow(clippy::disallowed_methods)]
 mod transport;
