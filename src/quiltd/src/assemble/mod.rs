@@ -39,6 +39,9 @@ pub(crate) struct Options {
 /// How long the first objects may take once there is a leader; repeated until they exist.
 const BOOTSTRAP_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Pause between looks for deletions of clusters that were not finished.
+const FINISH_DROPS_EVERY: Duration = Duration::from_secs(30);
+
 /// Runs one replica until a signal says stop or the replica fails.
 pub(crate) fn run(options: Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("api").build()?;
@@ -59,13 +62,12 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let home = Home::open(&options.data_dir, Identity { cluster: place.control_plane.clone(), replica: options.id.0 })
         .context("the data directory cannot be used")?;
     let transport = TransportOptions { listener: peer_listener.into_std()?, identity: place.peer_identity()? };
-    let replica = Replica::open(
-        quilt_raft::Options::new(options.id, place.control_plane.clone()),
-        Parts::of(&home),
-        Some(transport),
-    )
-    .await
-    .context("the replica cannot be opened")?;
+    let settings = quilt_raft::Options {
+        epoch: home.epoch(),
+        ..quilt_raft::Options::new(options.id, place.control_plane.clone())
+    };
+    let replica =
+        Replica::open(settings, Parts::of(&home), Some(transport)).await.context("the replica cannot be opened")?;
     let members: BTreeMap<_, _> = options.members.iter().cloned().collect();
     if !replica.admin().is_initialized().await? {
         replica.admin().initialize(members).await?;
@@ -90,6 +92,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     tasks.spawn(controllers.run(stopped(stopping.clone())));
     tasks.spawn(scheduler.run(stopped(stopping.clone())));
     tasks.spawn(first_start::bootstrap(replica.clone(), place.first.clone(), stopping.clone(), BOOTSTRAP_DEADLINE));
+    tasks.spawn(finish_drops(replica.clone(), stopping.clone()));
     tasks.spawn(announce(replica.clone(), stopping.clone()));
     tasks.spawn(listener::serve(api_listener, Some(place.acceptor()?), server.clone(), stopping.clone()));
     if let Some(http_listener) = http_listener {
@@ -134,6 +137,21 @@ async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
 async fn stopped(mut stopping: watch::Receiver<bool>) {
     // The sender lives as long as the process serves; its end means stop as well.
     let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+/// Finishes deletions of clusters that a crash or a leader change left half done.
+async fn finish_drops(replica: Replica, stopping: watch::Receiver<bool>) {
+    let stop = stopped(stopping);
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(FINISH_DROPS_EVERY) => {}
+            () = &mut stop => return,
+        }
+        if matches!(*replica.leadership().borrow(), Leadership::Leader(_)) {
+            quilt_api::quilt::finish_drops(&replica, BOOTSTRAP_DEADLINE).await;
+        }
+    }
 }
 
 /// Says in the log who leads, as this replica sees it.
