@@ -17,6 +17,7 @@ pub(crate) struct Connection {
     /// A replica's address; give it several times to try them in order.
     #[arg(
         long,
+        global = true,
         env = "QUILTD_ADDRESS",
         value_delimiter = ',',
         default_value = "https://127.0.0.1:6443",
@@ -24,13 +25,13 @@ pub(crate) struct Connection {
     )]
     pub(crate) address: Vec<String>,
     /// Certificate authority of the control plane, PEM.
-    #[arg(long, env = "QUILTD_CA", value_name = "FILE")]
+    #[arg(long, global = true, env = "QUILTD_CA", value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
     /// File that holds the admin key.
-    #[arg(long, env = "QUILTD_TOKEN_FILE", value_name = "FILE")]
+    #[arg(long, global = true, env = "QUILTD_TOKEN_FILE", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// How long to wait for an answer, in seconds.
-    #[arg(long, default_value_t = 15, value_name = "SECONDS")]
+    #[arg(long, global = true, default_value_t = 15, value_name = "SECONDS")]
     pub(crate) timeout: u64,
 }
 

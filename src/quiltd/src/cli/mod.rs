@@ -18,7 +18,7 @@ use clap::{Parser, Subcommand};
 #[command(name = "quiltd", version, disable_help_subcommand = true, max_term_width = 110, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     /// What is logged, in RUST_LOG syntax.
-    #[arg(long, global = true, env = "QUILTD_LOG", default_value = "info", value_name = "DIRECTIVES")]
+    #[arg(long, global = true, env = "QUILTD_LOG", default_value = "info,openraft=warn", value_name = "DIRECTIVES")]
     log: String,
     #[command(subcommand)]
     command: Command,
@@ -53,7 +53,15 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
+
+    /// Where the control plane is can be said before and behind the verb, as with kubectl.
+    #[test]
+    fn connection_flags_stand_anywhere() {
+        for line in ["quiltd tenant create acme --ca ca.crt", "quiltd tenant --ca ca.crt create acme"] {
+            assert!(super::Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+    }
 
     /// The table of commands is consistent: no flag is declared twice, every default parses.
     #[test]
