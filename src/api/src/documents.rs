@@ -14,6 +14,7 @@ use quilt_objects::{discovery, openapi};
 use serde_json::{Value, json};
 
 use crate::context::Api;
+use crate::descriptions::describe;
 use crate::negotiate::{DiscoveryForm, Encoding, Shapes, accept, accept_discovery};
 use crate::problem::Problem;
 use crate::render::{respond, respond_value};
@@ -119,7 +120,7 @@ fn open_api_name(group: &str, version: &str) -> String {
 }
 
 fn open_api_document(group: &str, version: &str) -> Document {
-    made(&format!("openapi {group}/{version}"), || openapi::v3(registry(), group, version))
+    made(&format!("openapi {group}/{version}"), || openapi::v3_described(registry(), group, version, &describe))
 }
 
 /// `/openapi/v3`.

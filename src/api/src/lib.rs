@@ -15,6 +15,7 @@ mod body;
 pub mod bootstrap;
 mod commit;
 pub mod context;
+mod descriptions;
 pub mod directory;
 mod documents;
 mod health;
