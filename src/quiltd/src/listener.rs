@@ -7,17 +7,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::ConnectInfo;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
-use quilt_api::{PeerCertificate, Server};
+use quilt_api::{Abandoned, PeerCertificate, Server};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
-use tower::ServiceExt;
+
+use crate::kv::Kv;
 
 /// Time a client has for its TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,11 +32,36 @@ const CONNECTIONS_MAX: usize = 16_384;
 /// Time that requests under way have to finish at the end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Serves `server` on `listener`, over TLS when an acceptor is given, until `stop` becomes true.
+/// What a listener serves.
+#[derive(Clone)]
+pub(crate) struct Surface {
+    /// The Kubernetes and Quilt APIs.
+    pub(crate) server: Server,
+    /// The operator's key-value service, where it is switched on.
+    pub(crate) kv: Option<Kv>,
+}
+
+impl Surface {
+    async fn answer(
+        self,
+        mut request: Request<Incoming>,
+        peer: SocketAddr,
+        certificate: PeerCertificate,
+    ) -> Result<Response<Body>, Abandoned> {
+        if let Some(kv) = self.kv.filter(|_| Kv::serves(request.uri().path())) {
+            return Ok(kv.answer(request).await);
+        }
+        request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(certificate);
+        self.server.handle(request.map(Body::new)).await
+    }
+}
+
+/// Serves `surface` on `listener`, over TLS when an acceptor is given, until `stop` becomes true.
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
-    server: Server,
+    surface: Surface,
     mut stop: watch::Receiver<bool>,
 ) {
     let graceful = GracefulShutdown::new();
@@ -57,17 +86,17 @@ pub(crate) async fn serve(
             () = async { drop(stop.wait_for(|stop| *stop).await) } => break,
         };
         let _ = stream.set_nodelay(true);
-        let (tls, server, builder, watcher) = (tls.clone(), server.clone(), Arc::clone(&builder), graceful.watcher());
+        let (tls, surface, builder, watcher) = (tls.clone(), surface.clone(), Arc::clone(&builder), graceful.watcher());
         connections.spawn(async move {
             let _place = place;
             match tls {
-                None => connection(&builder, stream, server, peer, None, watcher).await,
+                None => connection(&builder, stream, surface, peer, None, watcher).await,
                 Some(acceptor) => {
                     let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else {
                         return;
                     };
                     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
-                    connection(&builder, stream, server, peer, certificate, watcher).await;
+                    connection(&builder, stream, surface, peer, certificate, watcher).await;
                 }
             }
         });
@@ -81,19 +110,16 @@ pub(crate) async fn serve(
 async fn connection<S>(
     builder: &Builder<TokioExecutor>,
     stream: S,
-    server: Server,
+    surface: Surface,
     peer: SocketAddr,
     certificate: Option<rustls_pki_types::CertificateDer<'static>>,
     watcher: hyper_util::server::graceful::Watcher,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = server.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(peer));
-        request.extensions_mut().insert(PeerCertificate(certificate.clone()));
-        request
-    });
-    let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
+    let service =
+        service_fn(move |request| surface.clone().answer(request, peer, PeerCertificate(certificate.clone())));
+    let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     if let Err(error) = watcher.watch(served.into_owned()).await {
         tracing::debug!(%peer, %error, "connection ended");
     }

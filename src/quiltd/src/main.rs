@@ -9,6 +9,7 @@ mod cli;
 mod dev;
 mod exit;
 mod http;
+mod kv;
 mod listener;
 mod log;
 mod operator;

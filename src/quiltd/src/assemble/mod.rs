@@ -23,7 +23,8 @@ use tokio::task::JoinSet;
 
 use crate::dev::FOLLOW_STDIN;
 use crate::exit::Hinted;
-use crate::listener;
+use crate::kv::{Credentials, Kv, KvApi};
+use crate::listener::{self, Surface};
 use crate::operator;
 
 /// What the command line decided about one replica.
@@ -34,6 +35,7 @@ pub(crate) struct Options {
     pub(crate) http_listen: Option<SocketAddr>,
     pub(crate) peer_listen: SocketAddr,
     pub(crate) members: Vec<(ReplicaId, String)>,
+    pub(crate) kv_api: KvApi,
 }
 
 /// How long the first objects may take once there is a leader; repeated until they exist.
@@ -94,9 +96,19 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     tasks.spawn(first_start::bootstrap(replica.clone(), place.first.clone(), stopping.clone(), BOOTSTRAP_DEADLINE));
     tasks.spawn(finish_drops(replica.clone(), stopping.clone()));
     tasks.spawn(announce(replica.clone(), stopping.clone()));
-    tasks.spawn(listener::serve(api_listener, Some(place.acceptor()?), server.clone(), stopping.clone()));
+    let kv = match options.kv_api {
+        KvApi::Off => None,
+        KvApi::On => {
+            let credentials = Credentials::new(replica.clone());
+            tasks.spawn(credentials.clone().follow(stopping.clone()));
+            Some(Kv::new(replica.clone(), credentials))
+        }
+    };
+    let surface = Surface { server: server.clone(), kv };
+    tasks.spawn(listener::serve(api_listener, Some(place.acceptor()?), surface, stopping.clone()));
     if let Some(http_listener) = http_listener {
-        tasks.spawn(listener::serve(http_listener, None, server, stopping));
+        // Without TLS there is nothing an operator's key may travel over: the key-value service is not offered here.
+        tasks.spawn(listener::serve(http_listener, None, Surface { server, kv: None }, stopping));
     }
     tracing::info!(replica = options.id.0, listen = %options.listen, version = env!("CARGO_PKG_VERSION"), "replica is starting");
 

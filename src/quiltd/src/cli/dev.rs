@@ -37,6 +37,9 @@ pub(crate) struct Dev {
     /// Peer port of replica 1; counted and 0 as above.
     #[arg(long, default_value_t = 7443, value_name = "PORT")]
     peer_port: u16,
+    /// Start the replicas with --kv-api.
+    #[arg(long)]
+    kv_api: bool,
 }
 
 impl Dev {
@@ -51,6 +54,7 @@ impl Dev {
             api_port: self.api_port,
             http_port: self.http_port,
             peer_port: self.peer_port,
+            kv_api: self.kv_api.into(),
             log: directives.to_owned(),
         })
     }

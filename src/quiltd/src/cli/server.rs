@@ -35,6 +35,9 @@ pub(crate) struct Server {
     /// All first replicas and their peer addresses; without it this replica is alone.
     #[arg(long, env = "QUILTD_INITIAL_CLUSTER", value_delimiter = ',', value_parser = member, value_name = "N=HOST:PORT")]
     initial_cluster: Vec<(ReplicaId, String)>,
+    /// Serve the store as plain keys and values too (gRPC quilt.kv.v1, admin key needed), for operators and benchmarks.
+    #[arg(long, env = "QUILTD_KV_API")]
+    kv_api: bool,
 }
 
 fn loopback(text: &str) -> Result<SocketAddr, String> {
@@ -77,6 +80,7 @@ impl Server {
             http_listen: self.http_listen,
             peer_listen: self.peer_listen,
             members,
+            kv_api: self.kv_api.into(),
         })
     }
 }

@@ -19,6 +19,7 @@ use crate::assemble::termination;
 use crate::dev::layout::Layout;
 use crate::dev::supervise::{Child, Supervisor};
 use crate::exit::{Failure, Hinted};
+use crate::kv::KvApi;
 use crate::{http, output};
 
 /// What the command line decided.
@@ -31,6 +32,7 @@ pub(crate) struct Options {
     pub(crate) api_port: u16,
     pub(crate) http_port: u16,
     pub(crate) peer_port: u16,
+    pub(crate) kv_api: KvApi,
     pub(crate) log: String,
 }
 
@@ -76,7 +78,7 @@ async fn start(
     started: Instant,
 ) -> anyhow::Result<()> {
     for replica in &layout.replicas {
-        supervisor.start(Child::replica(replica, layout, &options.log))?;
+        supervisor.start(Child::replica(replica, layout, options.kv_api, &options.log))?;
     }
     // Programs that look early find at least the replicas.
     supervisor.write_manifest()?;

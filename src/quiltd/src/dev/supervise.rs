@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::dev::layout::{AgentPlace, Layout, ReplicaPlace};
 use crate::dev::manifest::Manifest;
+use crate::kv::KvApi;
 use crate::output;
 
 /// Set for children of `quiltd dev` only: their standard input is a pipe whose end means that dev is gone, however it
@@ -36,10 +37,10 @@ pub(crate) struct Child {
 
 impl Child {
     /// A replica.
-    pub(crate) fn replica(place: &ReplicaPlace, layout: &Layout, log: &str) -> Self {
+    pub(crate) fn replica(place: &ReplicaPlace, layout: &Layout, kv_api: KvApi, log: &str) -> Self {
         let members: Vec<String> =
             layout.replicas.iter().map(|replica| format!("{}=127.0.0.1:{}", replica.id, replica.peer_port)).collect();
-        let arguments = vec![
+        let mut arguments = vec![
             "server".to_owned(),
             format!("--id={}", place.id),
             format!("--data-dir={}", place.data_dir.display()),
@@ -48,6 +49,9 @@ impl Child {
             format!("--peer-listen=127.0.0.1:{}", place.peer_port),
             format!("--initial-cluster={}", members.join(",")),
         ];
+        if kv_api == KvApi::On {
+            arguments.push("--kv-api".to_owned());
+        }
         Self::new(format!("replica-{}", place.id), arguments, log)
     }
 
