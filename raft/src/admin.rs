@@ -208,7 +208,7 @@ pub(crate) async fn serve(raft: Raft, proposer: Arc<Proposer>, body: Bytes) -> R
             match dropped {
                 Ok(done) => done.await.map(drop).map_err(|_| "leadership changed: ask again".to_owned()),
                 Err(Refused::NotLeader) => Err("leadership changed: ask again".into()),
-                Err(Refused::Overloaded) => Err("too many proposals are waiting".into()),
+                Err(Refused::Overloaded(limit)) => Err(format!("too much is waiting: limit {limit} is reached")),
             }
         }
     }?;

@@ -19,6 +19,7 @@ mod leadership;
 mod log_store;
 mod proposer;
 mod read;
+mod reign;
 mod replica;
 mod requests;
 mod retention;

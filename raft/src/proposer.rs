@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use openraft::impls::ProgressResponder;
@@ -33,13 +34,22 @@ const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Proposals in flight: one being replicated while the one before is applied, and one on its way in.
 const IN_FLIGHT_MAX: usize = 3;
 
+/// Bytes of background writes waiting on the leader.
+const BACKGROUND_BYTES_MAX: usize = 4 << 20;
+/// Bytes of background writes in one entry: what a proposal that comes right behind it may have to wait for.
+const BACKGROUND_ENTRY_BYTES_MAX: usize = 64 << 10;
+/// Bytes of background writes a second.
+const BACKGROUND_BYTES_PER_SECOND: u64 = 1 << 20;
+
 type Key = (u64, u64);
+type Instant = openraft::alias::InstantOf<TypeConfig>;
 
 /// Why a command was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
     NotLeader,
-    Overloaded,
+    /// The limit of this name is reached.
+    Overloaded(&'static str),
 }
 
 struct Item {
@@ -54,6 +64,11 @@ struct Item {
 struct Queue {
     items: VecDeque<Item>,
     bytes: usize,
+    /// What is proposed only while nothing else waits or is under way.
+    background: VecDeque<Item>,
+    background_bytes: usize,
+    /// When the next background entry may go, by their budget.
+    background_at: Option<Instant>,
     /// Requests queued or proposed: asking again for one of these adds nothing.
     known: HashSet<Key>,
     /// Per session: what its owner has acknowledged, and what of that is in the log.
@@ -98,8 +113,12 @@ impl Proposer {
         let mut result = Ok(());
         for (txn, fence) in txns {
             let bytes = txn.encoded_len() + 16;
-            if queue.items.len() >= QUEUE_COMMANDS_MAX || queue.bytes + bytes > QUEUE_BYTES_MAX {
-                result = Err(Refused::Overloaded);
+            if queue.items.len() >= QUEUE_COMMANDS_MAX {
+                result = Err(Refused::Overloaded("QUEUE_COMMANDS_MAX"));
+                break;
+            }
+            if queue.bytes + bytes > QUEUE_BYTES_MAX {
+                result = Err(Refused::Overloaded("QUEUE_BYTES_MAX"));
                 break;
             }
             let key = txn.request_id.map(|id| (id.session, id.sequence));
@@ -123,13 +142,62 @@ impl Proposer {
         let (done, receiver) = oneshot::channel();
         let mut queue = self.queue.lock();
         if queue.items.len() >= QUEUE_COMMANDS_MAX {
-            return Err(Refused::Overloaded);
+            return Err(Refused::Overloaded("QUEUE_COMMANDS_MAX"));
         }
         queue.bytes += bytes;
         queue.items.push_back(Item { command, bytes, key: None, fence: Some(leader), done: Some(done) });
         drop(queue);
         self.wake.notify_one();
         Ok(receiver)
+    }
+
+    /// Takes a write nobody waits for: proposed when nothing else is, within a budget, and lost with the leadership. The
+    /// receiver is told when it was applied.
+    pub(crate) fn background(&self, txn: Txn, leader: LeaderId) -> Result<oneshot::Receiver<bool>, Refused> {
+        if self.leads()? != leader {
+            return Err(Refused::NotLeader);
+        }
+        let bytes = txn.encoded_len() + 16;
+        let mut queue = self.queue.lock();
+        if queue.background_bytes + bytes > BACKGROUND_BYTES_MAX {
+            return Err(Refused::Overloaded("BACKGROUND_BYTES_MAX"));
+        }
+        let (done, receiver) = oneshot::channel();
+        let command = Command { kind: Some(command::Kind::Txn(txn)) };
+        queue.background_bytes += bytes;
+        queue.background.push_back(Item { command, bytes, key: None, fence: Some(leader), done: Some(done) });
+        drop(queue);
+        self.wake.notify_one();
+        Ok(receiver)
+    }
+
+    /// The next background entry, if its time has come. To be asked for only while nothing is in flight.
+    fn take_background(&self, leader: LeaderId, now: Instant) -> Option<Proposal> {
+        let mut queue = self.queue.lock();
+        if !queue.items.is_empty() || queue.background_at.is_some_and(|at| now < at) {
+            return None;
+        }
+        let mut proposal = Proposal { entry: Entry::default(), keys: Vec::new(), done: Vec::new() };
+        let mut bytes = 0;
+        while bytes < BACKGROUND_ENTRY_BYTES_MAX
+            && let Some(item) = queue.background.pop_front()
+        {
+            queue.background_bytes -= item.bytes;
+            if item.fence == Some(leader) {
+                bytes += item.bytes;
+                proposal.entry.commands.push(item.command);
+                proposal.done.extend(item.done);
+            }
+        }
+        let pause = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(1_000) / BACKGROUND_BYTES_PER_SECOND;
+        queue.background_at = Some(now + Duration::from_millis(pause));
+        (!proposal.entry.commands.is_empty()).then_some(proposal)
+    }
+
+    /// When to ask for a background entry.
+    fn background_due(&self) -> Option<Instant> {
+        let queue = self.queue.lock();
+        if queue.background.is_empty() { None } else { Some(queue.background_at.unwrap_or_else(TypeConfig::now)) }
     }
 
     /// Puts a fresh time stamp into the log soon.
@@ -186,7 +254,8 @@ impl Proposer {
     /// Drops what waits: this replica does not lead. Owners ask the next leader.
     fn clear(&self, requests: &Requests) {
         let mut queue = self.queue.lock();
-        let items = std::mem::take(&mut *queue).items;
+        // The background goes with the rest: dropping it tells who waits.
+        let Queue { items, .. } = std::mem::take(&mut *queue);
         drop(queue);
         for Item { key, fence, .. } in items {
             if let (Some((session, sequence)), Some(_)) = (key, fence) {
@@ -204,9 +273,13 @@ impl Proposer {
             match held {
                 None => self.clear(&requests),
                 Some(leader) => {
-                    while in_flight.len() < IN_FLIGHT_MAX
-                        && let Some(mut proposal) = self.take(leader, &requests)
-                    {
+                    while in_flight.len() < IN_FLIGHT_MAX {
+                        let next = self.take(leader, &requests);
+                        let next = match next {
+                            None if in_flight.is_empty() => self.take_background(leader, TypeConfig::now()),
+                            next => next,
+                        };
+                        let Some(mut proposal) = next else { break };
                         (proposal.entry.at_ms, proposal.entry.wall_ms) = clock.stamp();
                         let bytes = codec::encode_entry(&proposal.entry);
                         let (responder, result) = ProgressResponder::complete_only();
@@ -219,6 +292,7 @@ impl Proposer {
                     }
                 }
             }
+            let quiet = in_flight.is_empty();
             let finished = async {
                 match in_flight.next().await {
                     Some(finished) => finished,
@@ -228,9 +302,17 @@ impl Proposer {
             let finished = std::pin::pin!(finished);
             let woken = std::pin::pin!(self.wake.notified());
             let changed = std::pin::pin!(leadership.changed());
-            use openraft::async_runtime::Select3;
-            match TypeConfig::select3(finished, changed, woken).await {
-                Select3::First((applied, keys, done)) => {
+            // With something in flight, its end is what the background waits for.
+            let background = self.background_due().filter(|_| held.is_some() && quiet);
+            let due = std::pin::pin!(async {
+                match background {
+                    Some(at) => TypeConfig::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            });
+            use openraft::async_runtime::Select4;
+            match TypeConfig::select4(finished, changed, woken, due).await {
+                Select4::First((applied, keys, done)) => {
                     let mut queue = self.queue.lock();
                     for key in keys {
                         queue.known.remove(&key);
@@ -243,9 +325,58 @@ impl Proposer {
                         }
                     }
                 }
-                Select3::Second(Err(_)) => return,
-                Select3::Second(Ok(())) | Select3::Third(()) => {}
+                Select4::Second(Err(_)) => return,
+                Select4::Second(Ok(())) | Select4::Third(()) | Select4::Fourth(()) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quilt_proto::{Key, Op, Put, ReplicaId};
+
+    use super::*;
+    use crate::applied::Mark;
+
+    const LEADER: LeaderId = LeaderId { term: 3, replica: ReplicaId(1) };
+
+    fn leading() -> (Proposer, watch::Sender<Leadership>) {
+        let (sender, leadership) = watch::channel(Leadership::Leader(LEADER));
+        (Proposer::new(leadership), sender)
+    }
+
+    fn txn(bytes: usize) -> Txn {
+        let key = Key::new("c", "", "events", "default", "a").expect("valid");
+        let put = Put { key: key.bytes().clone(), value: vec![b'x'; bytes].into(), ..Put::default() };
+        Txn::new(Vec::new(), vec![Op::from(put)])
+    }
+
+    /// The background goes only when nothing else waits, in small entries, within its budget of bytes; its queue has a
+    /// limit, which is named, and it does not outlive its leadership.
+    #[tokio::test]
+    async fn the_background_is_never_in_the_way() {
+        let (proposer, leadership) = leading();
+        let requests = Requests::new(Mark::default());
+        let first = proposer.background(txn(60 << 10), LEADER).expect("taken");
+        let _second = proposer.background(txn(60 << 10), LEADER).expect("taken");
+        let _third = proposer.background(txn(60 << 10), LEADER).expect("taken");
+        proposer.submit(7, 0, [(txn(10), None)]).expect("taken");
+        let now = TypeConfig::now();
+        assert!(proposer.take_background(LEADER, now).is_none(), "something of weight waits");
+        assert_eq!(proposer.take(LEADER, &requests).map(|proposal| proposal.entry.commands.len()), Some(1));
+        let entry = proposer.take_background(LEADER, now).expect("nothing else waits");
+        assert_eq!(entry.entry.commands.len(), 2, "an entry stays small");
+        assert!(proposer.take_background(LEADER, now).is_none(), "the budget is spent");
+        let due = proposer.background_due().expect("one waits");
+        assert!(due > now + Duration::from_millis(100) && due < now + Duration::from_millis(200), "{due:?}");
+        let refused = std::iter::repeat_with(|| proposer.background(txn(1 << 20), LEADER)).take(9).last();
+        assert!(matches!(refused, Some(Err(Refused::Overloaded("BACKGROUND_BYTES_MAX")))), "{refused:?}");
+        let later = LeaderId { term: 4, ..LEADER };
+        leadership.send_replace(Leadership::Leader(later));
+        assert!(proposer.take_background(later, due).is_none(), "it belonged to an earlier leadership");
+        assert_eq!(proposer.queue.lock().background_bytes, 0);
+        drop(entry);
+        assert!(first.await.is_err(), "and who waits is told");
     }
 }

@@ -22,7 +22,7 @@ use crate::housekeeping::Housekeeping;
 use crate::hub::{EventStream, Hub};
 use crate::leadership::{self, LeaderId, Leadership};
 use crate::log_store::LogStore;
-use crate::proposer::Proposer;
+use crate::proposer::{Proposer, Refused};
 use crate::read::ReadIndex;
 use crate::requests::{Answer, Requests};
 use crate::retention::Retention;
@@ -39,6 +39,8 @@ use crate::view::{Consistency, View};
 const EXPIRY_MARGIN_MS: u64 = 500;
 /// A fenced write of a controller that is not decided by then is given up; the log says which way.
 const LOCAL_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a background write may wait for its turn.
+const BACKGROUND_PATIENCE: Duration = Duration::from_secs(60);
 /// A member that answered the leader within this counts as alive.
 const ALIVE_WITHIN: Duration = Duration::from_secs(2);
 /// How long the own threads may take to end.
@@ -230,6 +232,27 @@ impl Replica {
             return Err(ProposeError::NotLeader);
         }
         self.request(txn, LOCAL_DEADLINE, Some(leader)).await
+    }
+
+    /// Writes what nobody waits for and nobody misses, such as Events: only while nothing else is to be written, within a
+    /// budget of bytes, and not again when it is lost with the leadership. Returns once it is applied.
+    ///
+    /// # Errors
+    /// See [`ProposeError`]; [`ProposeError::Overloaded`] when too much waits already.
+    pub async fn propose_background(&self, leader: LeaderId, mut txn: Txn) -> Result<(), ProposeError> {
+        // What could not be told by then is not worth telling.
+        let patience = u64::try_from(BACKGROUND_PATIENCE.as_millis()).unwrap_or(u64::MAX);
+        txn.expires_at_ms = self.inner.clock.now_ms().saturating_add(patience);
+        let done = self.inner.proposer.background(txn, leader).map_err(|refused| match refused {
+            Refused::NotLeader => ProposeError::NotLeader,
+            Refused::Overloaded(limit) => ProposeError::Overloaded { limit },
+        })?;
+        match self.unless_stopped(done).await {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(_)) if self.inner.leadership.borrow().held() != Some(leader) => Err(ProposeError::NotLeader),
+            Some(Err(_)) => Err(ProposeError::Unknown),
+            None => Err(ProposeError::Stopped),
+        }
     }
 
     async fn request(&self, txn: Txn, deadline: Duration, fence: Option<LeaderId>) -> Result<Decision, ProposeError> {

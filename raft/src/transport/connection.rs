@@ -1,24 +1,21 @@
 //! One peer's three connections, each dialled once and kept: control, data, snapshots.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use quilt_proto::ReplicaId;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio_rustls::client::TlsStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
+use super::stream::PeerStream;
 use super::tls::{self, Tls};
 use crate::peer::control_client::ControlClient;
 use crate::peer::data_client::DataClient;
@@ -151,63 +148,8 @@ fn channel(
             let socket = TcpStream::connect(&address).await?;
             socket.set_nodelay(true)?;
             let stream = tls.connector().connect(tls::server_name(id), socket).await?;
-            Ok::<_, io::Error>(TokioIo::new(Watched { stream, id, resets }))
+            Ok::<_, io::Error>(TokioIo::new(PeerStream::new(stream, id, resets)))
         }
     });
     Ok(endpoint.connect_with_connector_lazy(connector))
-}
-
-/// A connection that reports when the other side ends or resets it: the process there is gone, not slow.
-struct Watched {
-    stream: TlsStream<TcpStream>,
-    id: u64,
-    resets: Option<mpsc::UnboundedSender<u64>>,
-}
-
-impl Watched {
-    fn ended(&mut self) {
-        if let Some(resets) = self.resets.take() {
-            // Nobody listens any more when this replica stops.
-            let _ = resets.send(self.id);
-        }
-    }
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let result = Pin::new(&mut self.stream).poll_read(cx, buf);
-        match &result {
-            Poll::Ready(Ok(())) if buf.filled().len() == before && buf.remaining() > 0 => self.ended(),
-            Poll::Ready(Err(_)) => self.ended(),
-            _ => {}
-        }
-        result
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
 }

@@ -7,6 +7,7 @@ mod network;
 mod ping;
 mod server;
 mod snapshot;
+mod stream;
 mod tls;
 
 use std::collections::BTreeMap;

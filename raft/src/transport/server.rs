@@ -3,7 +3,6 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -11,18 +10,16 @@ use openraft::async_runtime::Select2;
 use openraft::type_config::TypeConfigExt;
 use quilt_proto::state::RegisterSession;
 use quilt_proto::{ReplicaId, command};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
-use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
-use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::connection::{
     CLUSTER, CONNECTION_WINDOW_BYTES, EPOCH, FROM, KEEP_ALIVE, PEER_MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES, TO,
 };
+use super::stream::{PeerId, PeerStream};
 use super::tls::{self, Tls};
 use super::{Peers, convert, snapshot};
 use crate::answers::Answers;
@@ -70,55 +67,6 @@ pub(crate) struct Service {
     pub(crate) leadership: watch::Receiver<Leadership>,
 }
 
-/// A connection whose other end has proven which replica it is.
-struct PeerStream {
-    stream: TlsStream<TcpStream>,
-    peer: u64,
-}
-
-#[derive(Clone, Copy)]
-struct PeerId(u64);
-
-impl Connected for PeerStream {
-    type ConnectInfo = PeerId;
-
-    fn connect_info(&self) -> PeerId {
-        PeerId(self.peer)
-    }
-}
-
-impl AsyncRead for PeerStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for PeerStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-}
-
 async fn handshake(tls: &Tls, socket: TcpStream) -> io::Result<PeerStream> {
     socket.set_nodelay(true)?;
     let accepting = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.acceptor().accept(socket));
@@ -126,7 +74,7 @@ async fn handshake(tls: &Tls, socket: TcpStream) -> io::Result<PeerStream> {
     let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let peer = leaf.and_then(tls::replica_of);
     let peer = peer.ok_or_else(|| io::Error::other("the peer's certificate names no replica"))?;
-    Ok(PeerStream { stream, peer })
+    Ok(PeerStream::new(stream, peer, None))
 }
 
 async fn accept(listener: TcpListener, tls: Arc<Tls>, accepted: mpsc::Sender<io::Result<PeerStream>>) {

@@ -17,7 +17,6 @@ pub mod pods;
 pub mod reconcile;
 pub mod route;
 pub mod runtime;
-pub mod selector;
 pub mod view;
 #[cfg(test)]
 mod world;

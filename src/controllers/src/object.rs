@@ -3,12 +3,17 @@
 
 use std::collections::BTreeMap;
 
+use quilt_objects::event::About;
+use quilt_objects::select::LabelSelector;
 use quilt_proto::{Key, Revision};
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::moment::Moment;
-use crate::selector::{Labels, Selector};
+
+/// Labels of one object.
+pub type Labels = BTreeMap<String, String>;
 
 /// The remembered part of one object.
 #[derive(Clone, Debug)]
@@ -62,7 +67,7 @@ pub enum Facts {
     /// A Node's.
     Node(NodeFacts),
     /// The selector of a Service or a ReplicaSet.
-    Selects(Option<Selector>),
+    Selects(Option<LabelSelector>),
 }
 
 /// What is kept of a Pod.
@@ -178,6 +183,12 @@ impl Object {
         self.key.parts().namespace
     }
 
+    /// This Pod, as Events name it.
+    #[must_use]
+    pub fn about(&self) -> About {
+        About::pod(self.namespace(), self.name(), &self.uid)
+    }
+
     /// A Pod that counts: not being deleted and not ended.
     #[must_use]
     pub fn is_active_pod(&self) -> bool {
@@ -200,8 +211,8 @@ impl Object {
         let facts = match (parts.group, parts.resource) {
             ("", "pods") => Facts::Pod(pod_facts(&raw)?),
             ("", "nodes") => Facts::Node(node_facts(&raw)?),
-            ("", "services") => Facts::Selects(Selector::of_map(selector(&raw)?.as_ref())),
-            ("apps", "replicasets") => Facts::Selects(Selector::of_label_selector(selector(&raw)?.as_ref())),
+            ("", "services") => Facts::Selects(map_selector(selector(&raw)?.as_ref())),
+            ("apps", "replicasets") => Facts::Selects(label_selector(selector(&raw)?.as_ref())),
             _ => Facts::Plain,
         };
         let meta = raw.metadata.unwrap_or_default();
@@ -272,7 +283,7 @@ struct RawSpec {
     node_name: Option<String>,
     unschedulable: Option<bool>,
     taints: Option<Vec<RawTaint>>,
-    selector: Option<serde_json::Value>,
+    selector: Option<Value>,
     tolerations: Option<Vec<RawToleration>>,
 }
 
@@ -366,7 +377,21 @@ fn status(raw: &Raw<'_>) -> Result<RawStatus, serde_json::Error> {
     raw.status.map_or_else(|| Ok(RawStatus::default()), |status| serde_json::from_str(status.get()))
 }
 
-fn selector(raw: &Raw<'_>) -> Result<Option<serde_json::Value>, serde_json::Error> {
+/// The selector of a controller; `None` when it is absent or no selector, which must select nothing.
+#[must_use]
+pub fn label_selector(selector: Option<&Value>) -> Option<LabelSelector> {
+    let selector = selector.filter(|selector| selector.is_object())?;
+    LabelSelector::from_object(Some(selector)).ok()
+}
+
+/// A Service's selector, a plain map; `None` when it is absent or empty, which selects nothing there.
+#[must_use]
+pub fn map_selector(map: Option<&Value>) -> Option<LabelSelector> {
+    let map = map?.as_object().filter(|map| !map.is_empty())?;
+    Some(LabelSelector::from_map(Some(map)))
+}
+
+fn selector(raw: &Raw<'_>) -> Result<Option<Value>, serde_json::Error> {
     Ok(spec(raw)?.selector)
 }
 

@@ -4,12 +4,12 @@
 use std::fmt;
 
 use bytes::Bytes;
+pub use quilt_objects::event::{About, Notice, NoticeKind};
 use quilt_proto::{Compare, Key, Op, Put, Revision, Txn};
 use serde_json::Value;
 
 use crate::fields;
 use crate::moment::Moment;
-use crate::object::Object;
 use crate::view::Loaded;
 
 /// Most objects one plan writes; what is left over is planned next. Keeps a transaction far below the machine's limits
@@ -64,70 +64,6 @@ pub enum Write {
         /// Where.
         key: Key,
     },
-}
-
-/// Something to tell people about an object: becomes a v1 Event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
-    /// The object it is about.
-    pub about: About,
-    /// Normal or Warning.
-    pub kind: NoticeKind,
-    /// Short CamelCase reason.
-    pub reason: &'static str,
-    /// A sentence.
-    pub message: String,
-}
-
-/// Whether a notice tells of trouble.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoticeKind {
-    /// Things go their way.
-    Normal,
-    /// Somebody may want to look.
-    Warning,
-}
-
-/// The object a notice is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct About {
-    /// Group and version, such as `apps/v1`.
-    pub api_version: &'static str,
-    /// Kind.
-    pub kind: &'static str,
-    /// Namespace; empty for cluster-scoped objects.
-    pub namespace: String,
-    /// Name.
-    pub name: String,
-    /// Uid.
-    pub uid: String,
-}
-
-impl About {
-    /// About the object `value` of the given kind.
-    #[must_use]
-    pub fn of(api_version: &'static str, kind: &'static str, value: &Value) -> Self {
-        let of = |pointer| fields::text(value, pointer).to_owned();
-        Self {
-            api_version,
-            kind,
-            namespace: of("/metadata/namespace"),
-            name: of("/metadata/name"),
-            uid: of("/metadata/uid"),
-        }
-    }
-
-    /// About a remembered Pod.
-    #[must_use]
-    pub fn pod(pod: &Object) -> Self {
-        Self {
-            api_version: "v1",
-            kind: "Pod",
-            namespace: pod.namespace().into(),
-            name: pod.name().into(),
-            uid: pod.uid.clone(),
-        }
-    }
 }
 
 impl Plan {

@@ -140,7 +140,7 @@ fn concerned_by_pod(cluster: &Cluster, pod: &Object, into: &mut BTreeSet<Work>) 
     }
     for service in cluster.resource("", "services", pod.namespace()) {
         if let Facts::Selects(Some(selector)) = &service.facts
-            && selector.matches(&pod.labels)
+            && selector.matches_labels(&pod.labels)
         {
             into.insert((Controller::Endpoints, service.key.clone()));
         }
@@ -148,7 +148,7 @@ fn concerned_by_pod(cluster: &Cluster, pod: &Object, into: &mut BTreeSet<Work>) 
     if pod.controller().is_none() {
         for set in cluster.resource("apps", "replicasets", pod.namespace()) {
             if let Facts::Selects(Some(selector)) = &set.facts
-                && selector.matches(&pod.labels)
+                && selector.matches_labels(&pod.labels)
             {
                 into.insert((Controller::ReplicaSet, set.key.clone()));
             }

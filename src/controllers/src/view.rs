@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quilt_objects::kind::Scope;
 use quilt_objects::registry::registry;
+use quilt_objects::select::LabelSelector;
 use quilt_proto::{Key, KeyPrefix, Record, Revision};
 use serde_json::Value;
 
@@ -14,7 +15,6 @@ use crate::entropy::Entropy;
 use crate::heartbeats::Heartbeats;
 use crate::moment::Moment;
 use crate::object::{Object, Owner, Ready};
-use crate::selector::Selector;
 
 /// The remembered objects of one cluster, as of one revision.
 #[derive(Debug, Default)]
@@ -177,16 +177,16 @@ impl Cluster {
 
     /// Pods of `namespace` that `selector` selects.
     #[must_use]
-    pub fn pods_matching(&self, namespace: &str, selector: &Selector) -> Vec<&Arc<Object>> {
-        if let Some((label, value)) = selector.indexed() {
+    pub fn pods_matching(&self, namespace: &str, selector: &LabelSelector) -> Vec<&Arc<Object>> {
+        if let Some((label, value)) = selector.pinned() {
             let place = (namespace.to_owned(), label.to_owned(), value.to_owned());
             let keys = self.by_label.get(&place).into_iter().flatten();
             return keys
                 .filter_map(|key| self.objects.get(key))
-                .filter(|object| selector.matches(&object.labels))
+                .filter(|object| selector.matches_labels(&object.labels))
                 .collect();
         }
-        self.resource("", "pods", namespace).filter(|object| selector.matches(&object.labels)).collect()
+        self.resource("", "pods", namespace).filter(|object| selector.matches_labels(&object.labels)).collect()
     }
 
     /// The Node named `name`.

@@ -10,6 +10,7 @@ pub mod convert;
 pub mod decode;
 pub mod default;
 pub mod discovery;
+pub mod event;
 pub mod hooks;
 pub mod int_or_string;
 pub mod kind;

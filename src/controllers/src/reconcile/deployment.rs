@@ -6,15 +6,15 @@
 
 use std::cmp::Reverse;
 
+use quilt_objects::select::LabelSelector;
 use quilt_proto::Key;
 use serde_json::{Value, json};
 
 use crate::fields;
 use crate::moment::Moment;
-use crate::object::{Object, Phase};
+use crate::object::{Object, Phase, label_selector};
 use crate::plan::{About, NoticeKind, Plan};
 use crate::pods;
-use crate::selector::Selector;
 use crate::view::{LoadError, Loaded, Occasion, View};
 
 const HASH: &str = "pod-template-hash";
@@ -118,7 +118,7 @@ pub fn reconcile(view: &View<'_>, key: &Key, at: &mut Occasion) -> Result<Plan, 
     if !seen || deployment.value.pointer("/metadata/deletionTimestamp").is_some() {
         return Ok(plan);
     }
-    let Some(selector) = Selector::of_label_selector(deployment.value.pointer("/spec/selector")) else {
+    let Some(selector) = label_selector(deployment.value.pointer("/spec/selector")) else {
         return Ok(plan);
     };
     let Some(sets) = claim(view, key, &deployment, &selector)? else { return Ok(plan) };
@@ -140,13 +140,19 @@ pub fn reconcile(view: &View<'_>, key: &Key, at: &mut Occasion) -> Result<Plan, 
 
 /// The Deployment's sets, oldest first; orphans that match are adopted. `None` when a set has moved on since it was
 /// seen: its change will bring the reconcile back.
-fn claim(view: &View<'_>, key: &Key, deployment: &Loaded, selector: &Selector) -> Result<Option<Vec<Set>>, LoadError> {
+fn claim(
+    view: &View<'_>,
+    key: &Key,
+    deployment: &Loaded,
+    selector: &LabelSelector,
+) -> Result<Option<Vec<Set>>, LoadError> {
     let uid = fields::text(&deployment.value, "/metadata/uid");
     let owner = pods::controlled_by("apps/v1", "Deployment", &deployment.value);
     let mut seen: Vec<&Object> = Vec::new();
     for object in view.cluster.resource("apps", "replicasets", key.parts().namespace) {
         let ours = object.controller().is_some_and(|owner| owner.uid == uid);
-        let orphan = object.controller().is_none() && object.deletion.is_none() && selector.matches(&object.labels);
+        let orphan =
+            object.controller().is_none() && object.deletion.is_none() && selector.matches_labels(&object.labels);
         if ours || orphan {
             seen.push(object);
         }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use quilt_objects::select::LabelSelector;
 use quilt_proto::{Key, KeyPrefix};
 use serde_json::Value;
 
-use crate::object::Object;
-use crate::selector::Selector;
+use crate::object::{Object, label_selector};
 use crate::view::{LoadError, View};
 
 /// Most budgets of one namespace that are looked at.
@@ -20,7 +20,7 @@ pub struct Budgets<'a, 'v> {
 
 struct Budget {
     key: Key,
-    selector: Selector,
+    selector: LabelSelector,
     allowed: i64,
 }
 
@@ -47,7 +47,7 @@ impl<'a, 'v> Budgets<'a, 'v> {
         }
         let Some(budgets) = self.namespaces.get_mut(namespace) else { return Ok(true) };
         let mut covering: Vec<&mut Budget> =
-            budgets.iter_mut().filter(|budget| budget.selector.matches(&pod.labels)).collect();
+            budgets.iter_mut().filter(|budget| budget.selector.matches_labels(&pod.labels)).collect();
         if covering.iter().any(|budget| budget.allowed <= 0) {
             let names: Vec<&str> = covering.iter().map(|budget| budget.key.parts().name).collect();
             tracing::debug!(pod = pod.name(), ?names, "eviction waits for a disruption budget");
@@ -67,7 +67,7 @@ fn read(view: &View<'_>, namespace: &str) -> Result<Vec<Budget>, LoadError> {
     for (key, record) in view.source.first(&prefix, BUDGETS_MAX)? {
         let value: Value =
             serde_json::from_slice(&record.value).map_err(|source| LoadError::Corrupt { key: key.clone(), source })?;
-        let Some(selector) = Selector::of_label_selector(value.pointer("/spec/selector")) else { continue };
+        let Some(selector) = label_selector(value.pointer("/spec/selector")) else { continue };
         let pods = view.cluster.pods_matching(namespace, &selector);
         let active: Vec<_> = pods.into_iter().filter(|pod| pod.is_active_pod()).collect();
         let expected = i64::try_from(active.len()).unwrap_or(i64::MAX);

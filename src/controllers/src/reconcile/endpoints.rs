@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use quilt_objects::select::LabelSelector;
 use quilt_proto::Key;
 use serde_json::{Value, json};
 
 use crate::ending;
 use crate::fields;
-use crate::object::{Object, Phase};
+use crate::object::{Object, Phase, map_selector};
 use crate::plan::Plan;
 use crate::pods;
-use crate::selector::Selector;
 use crate::view::{LoadError, Loaded, Occasion, View};
 
 const SLICE_MAX: usize = 100;
@@ -47,7 +47,7 @@ pub fn reconcile(view: &View<'_>, key: &Key, at: &mut Occasion) -> Result<Plan, 
         }
         return Ok(plan);
     };
-    let Some(selector) = Selector::of_map(service.value.pointer("/spec/selector")) else { return Ok(plan) };
+    let Some(selector) = map_selector(service.value.pointer("/spec/selector")) else { return Ok(plan) };
     if service.value.pointer("/metadata/deletionTimestamp").is_some()
         || fields::text(&service.value, "/spec/type") == "ExternalName"
     {
@@ -66,7 +66,7 @@ pub fn reconcile(view: &View<'_>, key: &Key, at: &mut Occasion) -> Result<Plan, 
 fn members(
     view: &View<'_>,
     service: &Loaded,
-    selector: &Selector,
+    selector: &LabelSelector,
 ) -> Result<BTreeMap<String, (Value, Vec<Member>)>, LoadError> {
     let publish_all = fields::is_true(&service.value, "/spec/publishNotReadyAddresses");
     let ports = fields::list(&service.value, "/spec/ports");

@@ -139,7 +139,7 @@ fn drain(plan: &mut Plan, view: &View<'_>, node: &Object, at: &Occasion) -> Resu
         if budgets.take(pod)? {
             end_pod(plan, view, pod, at.now)?;
             let message = format!("Node {} is draining", node.name());
-            plan.tell(About::pod(pod), NoticeKind::Normal, "Killing", message);
+            plan.tell(pod.about(), NoticeKind::Normal, "Killing", message);
         } else {
             plan.look_again(at.now.plus_secs(EVICTION_RETRY_SECS));
         }
@@ -173,7 +173,7 @@ fn evict_after_grace(
             break;
         }
         let message = format!("Node {} is not ready", node.name());
-        plan.tell(About::pod(pod), NoticeKind::Warning, "NodeLost", message);
+        plan.tell(pod.about(), NoticeKind::Warning, "NodeLost", message);
         if unreachable && node.labels.contains_key(AGENT) && pod.finalizers.is_empty() {
             // Nobody is there to end it, and the agent ends what is no longer in its list when it comes back.
             plan.delete(&pod.key, pod.revision);

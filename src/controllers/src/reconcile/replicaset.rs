@@ -4,16 +4,16 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use quilt_objects::select::LabelSelector;
 use quilt_proto::Key;
 use serde_json::{Value, json};
 
 use crate::ending::end_pod;
 use crate::fields;
 use crate::moment::Moment;
-use crate::object::{Object, Phase};
+use crate::object::{Labels, Object, Phase, label_selector};
 use crate::plan::{About, NoticeKind, Plan};
 use crate::pods;
-use crate::selector::Selector;
 use crate::view::{LoadError, Occasion, View};
 
 /// One look at the `ReplicaSet` at `key`.
@@ -28,7 +28,7 @@ pub fn reconcile(view: &View<'_>, key: &Key, at: &mut Occasion) -> Result<Plan, 
         return Ok(plan);
     }
     let uid = fields::text(&set.value, "/metadata/uid").to_owned();
-    let Some(selector) = Selector::of_label_selector(set.value.pointer("/spec/selector")) else { return Ok(plan) };
+    let Some(selector) = label_selector(set.value.pointer("/spec/selector")) else { return Ok(plan) };
     let owner = pods::controlled_by("apps/v1", "ReplicaSet", &set.value);
     let about = About::of("apps/v1", "ReplicaSet", &set.value);
 
@@ -84,12 +84,12 @@ fn claim(
     view: &View<'_>,
     key: &Key,
     uid: &str,
-    selector: &Selector,
+    selector: &LabelSelector,
     owner: &Value,
 ) -> Result<Vec<Arc<Object>>, LoadError> {
     let mut claimed = Vec::new();
     for pod in view.cluster.pods_of(uid) {
-        if selector.matches(&pod.labels) {
+        if selector.matches_labels(&pod.labels) {
             claimed.push(Arc::clone(pod));
         } else if pod.deletion.is_none()
             && let Some(mut loaded) = view.load_seen(pod)?
@@ -144,7 +144,7 @@ fn deletion_rank(view: &View<'_>, pod: &Object, crowding: &HashMap<String, usize
 /// The set's status as the view shows it.
 fn status(view: &View<'_>, set: &Value, active: &[Arc<Object>], now: Moment, plan: &mut Plan) -> Value {
     let wait = u64::try_from(fields::int(set, "/spec/minReadySeconds").unwrap_or_default()).unwrap_or_default();
-    let template: crate::selector::Labels = fields::map(set, "/spec/template/metadata/labels")
+    let template: Labels = fields::map(set, "/spec/template/metadata/labels")
         .map(|labels| {
             labels.iter().filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
         })

@@ -5,7 +5,7 @@ use quilt_proto::Key;
 
 use crate::annotations::{AGENT, POD_AGENT};
 use crate::object::{Object, Phase};
-use crate::plan::{About, NoticeKind, Plan};
+use crate::plan::{NoticeKind, Plan};
 use crate::view::{LoadError, Occasion, Urgency, View};
 
 /// One look at the Pod at `key`.
@@ -30,7 +30,7 @@ pub fn reconcile(view: &View<'_>, key: &Key, at: &mut Occasion) -> Result<Plan, 
         if pod.deletion.is_some() || !is_kept_by_workload(view, pod) {
             plan.delete(key, pod.revision);
             let message = format!("Node {} is gone", facts.node);
-            plan.tell(About::pod(pod), NoticeKind::Warning, "NodeGone", message);
+            plan.tell(pod.about(), NoticeKind::Warning, "NodeGone", message);
         }
         return Ok(plan);
     };

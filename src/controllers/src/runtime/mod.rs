@@ -4,7 +4,6 @@
 //! (`propose_local`), so a runner that has not noticed its end yet can do no harm.
 
 mod metrics;
-mod notices;
 mod queue;
 mod runner;
 
@@ -16,8 +15,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use quilt_proto::{Event, Key, KeyPrefix, Record};
-use quilt_raft::{Consistency, Handler, LeaderId, Limit, Replica};
+use quilt_proto::{Event, KeyPrefix, Record};
+use quilt_raft::{Consistency, Handler, LeaderId, Replica};
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -142,38 +141,14 @@ impl Controllers {
 
     /// Runs whenever this replica leads, until `shutdown` completes.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
-        let mut leadership = self.replica.leadership();
-        tokio::pin!(shutdown);
-        loop {
-            let held = leadership.borrow_and_update().held();
-            let reign = async {
-                match held {
-                    Some(leader) => self.reign(leader).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let over = tokio::select! {
-                () = &mut shutdown => true,
-                changed = leadership.changed() => changed.is_err(),
-                () = reign => false,
-            };
-            // Dropping the reign above has dropped its runners.
-            self.runners.lock().clear();
-            self.heartbeats.lost();
-            if over {
-                return;
-            }
-            if held.is_some() && leadership.borrow().held() == held {
-                // The fence has closed before the news came: the news is on its way.
-                tokio::time::sleep(RESTART_AFTER).await;
-            }
-        }
+        self.replica.while_leading(shutdown, |leader| self.reign(leader)).await;
     }
 
     /// One leadership: a runner for every cluster there is.
     async fn reign(&self, leader: LeaderId) {
         tracing::info!(term = leader.term, "controllers start");
         self.heartbeats.gained(self.replica.cluster_time_ms());
+        let _end = EndOfReign(self);
         let shared = Shared {
             replica: self.replica.clone(),
             leader,
@@ -196,20 +171,13 @@ impl Controllers {
         let mut flock =
             Flock { shared: shared.clone(), members: HashMap::new(), tasks: JoinSet::new(), directory: self };
         let prefix = KeyPrefix::resource("", "quilt.sh", "clusters")?;
-        let view = self.replica.read(Consistency::Stale, READ_DEADLINE).await?;
         flock.keep("default", Settings::default());
-        let mut after: Option<Key> = None;
-        loop {
-            let page = view.scan(&prefix, after.as_ref(), Limit { records: 1_000, bytes: 1 << 20 })?;
-            for (key, record) in &page.records {
+        let list = std::slice::from_ref(&prefix);
+        let listing =
+            self.replica.list_then_watch(Consistency::Stale, READ_DEADLINE, list, prefix.clone(), |key, record| {
                 flock.keep(key.parts().name, settings(record));
-            }
-            after = page.records.into_iter().last().map(|(key, _)| key);
-            if !page.more || after.is_none() {
-                break;
-            }
-        }
-        let mut events = self.replica.watch(prefix, view.revision());
+            });
+        let mut events = listing.await?;
         loop {
             tokio::select! {
                 batch = events.next() => {
@@ -225,6 +193,16 @@ impl Controllers {
                 }
             }
         }
+    }
+}
+
+/// What of a leadership does not outlive it: dropped when it is lost, after its runners.
+struct EndOfReign<'a>(&'a Controllers);
+
+impl Drop for EndOfReign<'_> {
+    fn drop(&mut self) {
+        self.0.runners.lock().clear();
+        self.0.heartbeats.lost();
     }
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use quilt_proto::{Event, Key, KeyPrefix, Record, Revision, Txn};
+use quilt_objects::event::Recorder;
+use quilt_proto::{Event, Key, KeyPrefix, Record, Revision};
 use quilt_raft::{Consistency, Decision, EventStream, LeaderId, Limit, ProposeError, ReadError, Replica, WatchError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -19,14 +20,13 @@ use crate::plan::{Notice, Plan};
 use crate::reconcile::Controller;
 use crate::route::{Work, is_ignored, is_remembered, work_of};
 use crate::runtime::metrics::{Counter, Metrics};
-use crate::runtime::notices::Notices;
 use crate::runtime::queue::Queue;
 use crate::view::{Change, Cluster, LoadError, Occasion, Settings, Source, Urgency, View};
 
 /// Transactions of one cluster under way at once.
 const IN_FLIGHT_MAX: usize = 16;
-/// Records read at a time while listing.
-const PAGE: Limit = Limit { records: 1_000, bytes: 1 << 20 };
+/// Bytes read at a time from one prefix.
+const PAGE_BYTES: usize = 1 << 20;
 /// Work done between two looks at the watch.
 const STEPS_MAX: usize = 64;
 const READ_DEADLINE: Duration = Duration::from_secs(5);
@@ -60,14 +60,14 @@ pub(super) enum Ended {
 
 enum Done {
     Plan { work: Work, result: Result<Decision, ProposeError>, notices: Vec<Notice>, more: bool },
-    Notices(Result<Decision, ProposeError>),
+    Events(Result<(), ProposeError>),
 }
 
 pub(super) struct Runner {
     shared: Shared,
     cluster: Cluster,
     queue: Queue,
-    notices: Notices,
+    recorder: Recorder,
     telling: bool,
     in_flight: FuturesUnordered<BoxFuture<'static, Done>>,
     settings: watch::Receiver<Settings>,
@@ -86,7 +86,7 @@ impl Runner {
             shared,
             cluster: Cluster::new(cluster),
             queue: Queue::default(),
-            notices: Notices::new(cluster, Instant::now()),
+            recorder: Recorder::new(cluster, "quilt-controllers"),
             telling: false,
             in_flight: FuturesUnordered::new(),
             settings,
@@ -104,8 +104,7 @@ impl Runner {
             // One turn takes only so much; what is ready beyond it gets its turn right after the watch.
             let ready = self.queue.has_ready() && self.in_flight.len() < IN_FLIGHT_MAX;
             let due = if ready { Some(Instant::now()) } else { self.queue.next_due() };
-            let telling_due =
-                (!self.notices.is_empty() && !self.telling).then(|| Instant::now() + Duration::from_secs(1));
+            let telling_due = self.telling_due();
             let wake = [due, telling_due].into_iter().flatten().min();
             tokio::select! {
                 batch = events.next() => {
@@ -137,25 +136,19 @@ impl Runner {
 
     /// Lists the cluster, then watches it from the same revision.
     async fn start_over(&mut self) -> Result<EventStream, Ended> {
-        // Confirmed by a quorum: a write of unknown fate, ours included, is decided and seen from here on.
-        let view = self.shared.replica.read(Consistency::Linearizable, READ_DEADLINE).await?;
         let prefix = KeyPrefix::cluster(self.cluster.id())?;
         self.cluster = Cluster::new(self.cluster.id());
-        let mut after: Option<Key> = None;
-        loop {
-            let page = view.scan(&prefix, after.as_ref(), PAGE)?;
-            for (key, record) in &page.records {
+        let replica = self.shared.replica.clone();
+        let list = std::slice::from_ref(&prefix);
+        // Confirmed by a quorum: a write of unknown fate, ours included, is decided and seen from here on.
+        let listing =
+            replica.list_then_watch(Consistency::Linearizable, READ_DEADLINE, list, prefix.clone(), |key, record| {
                 self.remember(key, record);
-            }
-            after = page.records.into_iter().last().map(|(key, _)| key);
-            if !page.more || after.is_none() {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
-        self.cluster.reached(view.revision());
+            });
+        let events = listing.await?;
+        self.cluster.reached(events.position());
         self.everything();
-        Ok(self.shared.replica.watch(prefix, view.revision()))
+        Ok(events)
     }
 
     /// Queues a look at everything.
@@ -281,7 +274,7 @@ impl Runner {
             self.queue.push_at(work.clone(), Instant::now() + pause);
         }
         if plan.writes.is_empty() {
-            self.notices.add(plan.notices);
+            self.record(plan.notices);
             self.queue.done(&work);
             if plan.more {
                 self.queue.push(work);
@@ -301,25 +294,34 @@ impl Runner {
         }));
     }
 
-    /// Tells people, when nothing of more weight is under way.
+    fn record(&mut self, notices: Vec<Notice>) {
+        let dropped = self.recorder.dropped();
+        notices.into_iter().for_each(|notice| self.recorder.add(notice));
+        self.shared.metrics.dropped(self.recorder.dropped() - dropped);
+    }
+
+    /// When Events are to be written, unless some are on their way.
+    fn telling_due(&mut self) -> Option<Instant> {
+        let now = self.shared.replica.cluster_time_ms();
+        let due = self.recorder.due_ms(now).filter(|_| !self.telling)?;
+        Some(Instant::now() + Duration::from_millis(due.saturating_sub(now)))
+    }
+
+    /// Tells people, behind everything of more weight.
     fn tell(&mut self) {
-        let now = Instant::now();
-        if self.telling || self.in_flight.len() * 2 > IN_FLIGHT_MAX || !self.notices.is_due(now) {
+        if self.telling {
             return;
         }
-        let mut entropy = Entropy::new(uuid::Uuid::new_v4().as_u128());
-        let txn: Txn = self.notices.batch(Moment(self.shared.replica.wall_ms()), &mut entropy);
-        if txn.ops.is_empty() {
-            return;
-        }
-        self.telling = true;
         let (replica, leader) = (self.shared.replica.clone(), self.shared.leader);
-        self.in_flight.push(Box::pin(async move { Done::Notices(replica.propose_local(leader, txn).await) }));
+        let mut draw = || uuid::Uuid::new_v4().as_u128();
+        let Some(txn) = self.recorder.batch(replica.cluster_time_ms(), replica.wall_ms(), &mut draw) else { return };
+        self.telling = true;
+        self.in_flight.push(Box::pin(async move { Done::Events(replica.propose_background(leader, txn).await) }));
     }
 
     fn settle(&mut self, done: Done) -> Result<(), Ended> {
         let (work, result, notices, more) = match done {
-            Done::Notices(result) => {
+            Done::Events(result) => {
                 self.telling = false;
                 // An Event that was not written is not worth a retry; the end of the leadership is worth noticing.
                 return match result {
@@ -337,9 +339,7 @@ impl Runner {
                 if more {
                     self.queue.push(work);
                 }
-                let dropped = self.notices.dropped();
-                self.notices.add(notices);
-                metrics.dropped(self.notices.dropped() - dropped);
+                self.record(notices);
             }
             Ok(Decision::Rejected { .. }) => {
                 metrics.count(work.0, Counter::Rejected);
@@ -382,7 +382,7 @@ impl Source for Applied {
     }
 
     fn first(&self, prefix: &KeyPrefix, limit: u32) -> Result<Vec<(Key, Record)>, LoadError> {
-        let limit = Limit { records: usize::try_from(limit).unwrap_or(usize::MAX), bytes: PAGE.bytes };
+        let limit = Limit { records: usize::try_from(limit).unwrap_or(usize::MAX), bytes: PAGE_BYTES };
         let page = self.0.scan(prefix, None, limit);
         let page = page.map_err(|error| LoadError::Read { key: prefix.bytes().clone(), reason: error.to_string() })?;
         Ok(page.records)

@@ -1,5 +1,6 @@
 //! [`LabelSelector`]: `app=web,tier in (a,b),!legacy`, read from text or from a `metav1.LabelSelector` object.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::{Map, Value};
@@ -136,6 +137,24 @@ impl LabelSelector {
     #[must_use]
     pub fn matches(&self, labels: Option<&Map<String, Value>>) -> bool {
         self.matches_with(|key| labels.and_then(|labels| labels.get(key)).and_then(Value::as_str))
+    }
+
+    /// Whether an object with these labels is meant.
+    #[must_use]
+    pub fn matches_labels(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.matches_with(|key| labels.get(key).map(String::as_str))
+    }
+
+    /// One label and its value that every object meant has, by which an index finds candidates.
+    #[must_use]
+    pub fn pinned(&self) -> Option<(&str, &str)> {
+        self.requirements.iter().find_map(|requirement| match &requirement.test {
+            Test::In(values) => match values.as_slice() {
+                [value] => Some((requirement.key.as_str(), value.as_str())),
+                _ => None,
+            },
+            _ => None,
+        })
     }
 
     /// Whether `object` is meant, by its `metadata.labels`.

@@ -1,7 +1,6 @@
 //! Where the scheduler lives: it starts when this replica gains leadership and stops when it loses it. One runner per
 //! cluster; all writes go through the fence (`propose_local`).
 
-mod notices;
 mod queue;
 mod runner;
 
@@ -12,8 +11,8 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use quilt_proto::{Key, KeyPrefix};
-use quilt_raft::{Consistency, LeaderId, Limit, Replica};
+use quilt_proto::KeyPrefix;
+use quilt_raft::{Consistency, LeaderId, Replica};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -86,31 +85,12 @@ impl Scheduler {
 
     /// Runs whenever this replica leads, until `shutdown` completes.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
-        let mut leadership = self.replica.leadership();
-        tokio::pin!(shutdown);
-        loop {
-            let held = leadership.borrow_and_update().held();
-            let reign = async {
-                match held {
-                    Some(leader) => self.reign(leader).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let over = tokio::select! {
-                () = &mut shutdown => true,
-                changed = leadership.changed() => changed.is_err(),
-                () = reign => false,
-            };
-            // Dropping the reign above has dropped its runners.
-            self.runners.lock().clear();
-            if over {
-                return;
-            }
-        }
+        self.replica.while_leading(shutdown, |leader| self.reign(leader)).await;
     }
 
     async fn reign(&self, leader: LeaderId) {
         tracing::info!(term = leader.term, "scheduler starts");
+        let _end = EndOfReign(self);
         let shared = Shared { replica: self.replica.clone(), leader, metrics: Arc::clone(&self.metrics) };
         loop {
             if let Err(error) = self.follow_clusters(&shared).await {
@@ -140,20 +120,13 @@ impl Scheduler {
             }
         };
         let prefix = KeyPrefix::resource("", "quilt.sh", "clusters")?;
-        let view = self.replica.read(Consistency::Stale, READ_DEADLINE).await?;
         keep("default", &mut tasks, Presence::There);
-        let mut after: Option<Key> = None;
-        loop {
-            let page = view.scan(&prefix, after.as_ref(), Limit { records: 1_000, bytes: 1 << 20 })?;
-            for (key, _) in &page.records {
+        let list = std::slice::from_ref(&prefix);
+        let listing =
+            self.replica.list_then_watch(Consistency::Stale, READ_DEADLINE, list, prefix.clone(), |key, _| {
                 keep(key.parts().name, &mut tasks, Presence::There);
-            }
-            after = page.records.into_iter().last().map(|(key, _)| key);
-            if !page.more || after.is_none() {
-                break;
-            }
-        }
-        let mut events = self.replica.watch(prefix, view.revision());
+            });
+        let mut events = listing.await?;
         loop {
             tokio::select! {
                 batch = events.next() => {
@@ -170,6 +143,15 @@ impl Scheduler {
                 }
             }
         }
+    }
+}
+
+/// What of a leadership does not outlive it: dropped when it is lost, after its runners.
+struct EndOfReign<'a>(&'a Scheduler);
+
+impl Drop for EndOfReign<'_> {
+    fn drop(&mut self) {
+        self.0.runners.lock().clear();
     }
 }
 

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+use quilt_objects::event::{About, Notice, NoticeKind, Recorder};
 use quilt_proto::{Compare, Event, Key, KeyPrefix, Record, Revision, Txn};
-use quilt_raft::{Consistency, EventStream, LeaderId, Limit, ProposeError, ReadError, Replica, View, WatchError};
+use quilt_raft::{Consistency, EventStream, LeaderId, ProposeError, ReadError, Replica, View, WatchError};
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -15,14 +17,12 @@ use crate::decide::{Decision, decide};
 use crate::node::Node;
 use crate::pod::Pod;
 use crate::runtime::Metrics;
-use crate::runtime::notices::Notices;
 use crate::runtime::queue::Queue;
 use crate::snapshot::Snapshot;
 
 /// Pods decided in one turn, and bytes of one transaction.
 const BATCH_PODS: usize = 200;
 const BATCH_BYTES: usize = 512 << 10;
-const PAGE: Limit = Limit { records: 1_000, bytes: 1 << 20 };
 const READ_DEADLINE: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
@@ -59,7 +59,9 @@ pub(super) struct Runner {
     /// Nothing is decided before the snapshot has reached the last own write.
     barrier: Revision,
     queue: Queue,
-    notices: Notices,
+    recorder: Recorder,
+    /// Events on their way, if any.
+    telling: Option<BoxFuture<'static, Result<(), ProposeError>>>,
     force: mpsc::Receiver<Force>,
     forced: Vec<Force>,
 }
@@ -73,7 +75,8 @@ impl Runner {
             reached: Revision::ZERO,
             barrier: Revision::ZERO,
             queue: Queue::default(),
-            notices: Notices::new(cluster),
+            recorder: Recorder::new(cluster, "default-scheduler"),
+            telling: None,
             force,
             forced: Vec::new(),
         }
@@ -88,8 +91,8 @@ impl Runner {
                 self.turn().await?;
                 self.answer_forced();
             }
-            self.tell().await?;
-            let telling = (!self.notices.is_empty()).then(|| Instant::now() + Duration::from_millis(500));
+            self.tell();
+            let telling = self.telling_due();
             let idle = self.reached >= self.barrier;
             let due = if idle && !self.queue.is_quiet() { Some(Instant::now()) } else { self.queue.next_due() };
             let wake = [due, telling].into_iter().flatten().min();
@@ -102,6 +105,13 @@ impl Runner {
                     }
                     self.reached = self.reached.max(batch.upto);
                 }
+                told = async { self.telling.as_mut().expect("checked").await }, if self.telling.is_some() => {
+                    self.telling = None;
+                    // An Event that was not written is not worth a retry; the end of the leadership is worth noticing.
+                    if matches!(told, Err(ProposeError::NotLeader | ProposeError::Stopped)) {
+                        return Err(Ended::NotLeader);
+                    }
+                }
                 Some(force) = self.force.recv() => {
                     self.forced.push(force);
                     self.queue.wake();
@@ -112,28 +122,21 @@ impl Runner {
     }
 
     async fn start_over(&mut self) -> Result<EventStream, Ended> {
-        // Confirmed by a quorum: a write of unknown fate, ours included, is decided and seen from here on.
-        let view = self.shared.replica.read(Consistency::Linearizable, READ_DEADLINE).await?;
         self.snapshot = Snapshot::default();
         self.queue = Queue::default();
         self.barrier = Revision::ZERO;
-        for (group, resource) in [("apps", "replicasets"), ("", "nodes"), ("", "pods")] {
-            let prefix = KeyPrefix::resource(&self.cluster, group, resource)?;
-            let mut after: Option<Key> = None;
-            loop {
-                let page = view.scan(&prefix, after.as_ref(), PAGE)?;
-                for (key, record) in &page.records {
-                    self.put(key, record);
-                }
-                after = page.records.into_iter().last().map(|(key, _)| key);
-                if !page.more || after.is_none() {
-                    break;
-                }
-                tokio::task::yield_now().await;
-            }
-        }
-        self.reached = view.revision();
-        Ok(self.shared.replica.watch(KeyPrefix::cluster(&self.cluster)?, view.revision()))
+        let kinds = [("apps", "replicasets"), ("", "nodes"), ("", "pods")];
+        let list = kinds.map(|(group, resource)| KeyPrefix::resource(&self.cluster, group, resource));
+        let list: Vec<KeyPrefix> = list.into_iter().collect::<Result<_, _>>()?;
+        let (replica, cluster) = (self.shared.replica.clone(), KeyPrefix::cluster(&self.cluster)?);
+        // Confirmed by a quorum: a write of unknown fate, ours included, is decided and seen from here on.
+        let listing =
+            replica.list_then_watch(Consistency::Linearizable, READ_DEADLINE, &list, cluster, |key, record| {
+                self.put(key, record);
+            });
+        let events = listing.await?;
+        self.reached = events.position();
+        Ok(events)
     }
 
     fn take(&mut self, event: &Event) {
@@ -294,7 +297,7 @@ impl Runner {
         let Some(culprit) = rejected else {
             metrics.bound.fetch_add(bindings.len() as u64, Ordering::Relaxed);
             for binding in &bindings {
-                self.notices.scheduled(&binding.pod, &binding.node);
+                self.tell_scheduled(&binding.pod, &binding.node);
             }
             return;
         };
@@ -320,7 +323,7 @@ impl Runner {
             if unschedulable(&mut value, &message, now) {
                 compares.push(Compare::at(key, pod.revision));
                 ops.push(put(key, &value, "", 0));
-                self.notices.failed(&pod, message);
+                self.note(&pod, NoticeKind::Warning, "FailedScheduling", message);
             }
         }
         if ops.is_empty() {
@@ -336,19 +339,39 @@ impl Runner {
         Ok(())
     }
 
-    async fn tell(&mut self) -> Result<(), Ended> {
-        if !self.queue.is_quiet() || !self.notices.is_due(Instant::now()) {
-            return Ok(());
+    fn tell_scheduled(&mut self, pod: &Pod, node: &str) {
+        let Some(key) = &pod.key else { return };
+        let parts = key.parts();
+        let message = format!("Successfully assigned {}/{} to {node}", parts.namespace, parts.name);
+        self.note(pod, NoticeKind::Normal, "Scheduled", message);
+    }
+
+    fn note(&mut self, pod: &Pod, kind: NoticeKind, reason: &'static str, message: String) {
+        let Some(key) = &pod.key else { return };
+        let about = About::pod(key.parts().namespace, key.parts().name, &pod.uid);
+        self.recorder.add(Notice { about, kind, reason, message });
+    }
+
+    /// When Events are to be written, unless some are on their way.
+    fn telling_due(&mut self) -> Option<Instant> {
+        let now = self.shared.replica.cluster_time_ms();
+        let due = self.recorder.due_ms(now).filter(|_| self.telling.is_none() && self.queue.is_quiet())?;
+        Some(Instant::now() + Duration::from_millis(due.saturating_sub(now)))
+    }
+
+    /// Tells people, behind every binding.
+    fn tell(&mut self) {
+        if self.telling.is_some() || !self.queue.is_quiet() {
+            return;
         }
-        let txn = self.notices.batch(&rfc3339(self.shared.replica.wall_ms()));
-        if txn.ops.is_empty() {
-            return Ok(());
-        }
-        match self.shared.replica.propose_local(self.shared.leader, txn).await {
-            Err(ProposeError::NotLeader | ProposeError::Stopped) => Err(Ended::NotLeader),
-            // An Event that was not written is not worth a retry.
-            _ => Ok(()),
-        }
+        let (replica, leader) = (self.shared.replica.clone(), self.shared.leader);
+        let mut draw = || uuid::Uuid::new_v4().as_u128();
+        let txn = self.recorder.batch(replica.cluster_time_ms(), replica.wall_ms(), &mut draw);
+        self.telling = txn.map(|txn| {
+            let writing = async move { replica.propose_background(leader, txn).await };
+            let writing: BoxFuture<'static, _> = Box::pin(writing);
+            writing
+        });
     }
 
     fn answer_forced(&mut self) {
