@@ -72,6 +72,17 @@ pub struct Shape {
     pub agents: u16,
 }
 
+/// How a cluster is started.
+#[derive(Debug, Clone, Copy)]
+pub struct Launch<'a> {
+    /// How many of each.
+    pub shape: Shape,
+    /// Given to `quiltd dev` besides.
+    pub arguments: &'a [&'a str],
+    /// Where its directory is made; the system's place for temporary files otherwise.
+    pub under: Option<&'a Path>,
+}
+
 /// A running cluster. Dropping it ends every process of it; its directory is kept unless the test has [`passed`](Cluster::passed).
 #[derive(Debug)]
 pub struct Cluster {
@@ -104,7 +115,17 @@ impl Cluster {
     /// # Errors
     /// When it does not come up, with what it said.
     pub async fn start(shape: Shape) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("quiltd-test-").tempdir()?;
+        Self::launch(Launch { shape, arguments: &[], under: None }).await
+    }
+
+    /// The same, with more to say about it.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn launch(Launch { shape, arguments, under }: Launch<'_>) -> Result<Self> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("quiltd-test-");
+        let directory = under.map_or_else(|| builder.tempdir(), |under| builder.tempdir_in(under))?;
         let data = directory.path().join("dev");
         let said = directory.path().join("dev.log");
         let output = File::create(&said)?;
@@ -114,6 +135,7 @@ impl Cluster {
             .args(["--replicas", &shape.replicas.to_string(), "--agents", &shape.agents.to_string()])
             .arg("--dir")
             .arg(&data)
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
@@ -158,6 +180,23 @@ impl Cluster {
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// The authority of its certificates, PEM.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// The processes of the replicas that live.
+    #[must_use]
+    pub fn pids(&self) -> Vec<i32> {
+        let pid = |process: &Process| match process {
+            Process::OfDev(pid) => Some(*pid),
+            Process::Ours(child) => i32::try_from(child.id()).ok(),
+            Process::Killed => None,
+        };
+        self.processes.values().filter_map(pid).collect()
     }
 
     /// A directory that goes with the cluster.

@@ -5,6 +5,7 @@
 //! waits on conditions with [`wait::until`], never for a time.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod binary;
 pub mod client;
 pub mod cluster;

@@ -42,7 +42,7 @@ const THEIRS: &[(&str, &[&str], &str)] = &[
     ("openraft*", &["quilt-raft", "cluster-tests"], "one crate names the consensus library"),
     ("quorum-set", &["quilt-raft", "cluster-tests"], "one crate names the consensus library"),
     ("bincode", &["quilt-raft"], "for the consensus library's fixed small records only"),
-    ("tonic*", &["quilt-raft", "quilt-proto", "quiltd"], "replicas alone speak it"),
+    ("tonic*", &["quilt-raft", "quilt-proto", "quiltd", "cluster-tests"], "replicas speak it, and who measures them"),
     ("axum*", &["quilt-api", "quiltd"], "HTTP is served there"),
     ("k8s-openapi", &["quilt-api", "cluster-tests", "xtask"], "the kinds table is the object model"),
     ("kube", &["cluster-tests"], "a client, for tests"),

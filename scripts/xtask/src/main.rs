@@ -5,8 +5,10 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "chores talk to the person who runs them")]
 
+mod bench;
 mod cache;
 mod ci;
+mod debian;
 mod dev;
 mod edges;
 mod kindgen;
@@ -45,6 +47,9 @@ enum Command {
     Licences,
     /// Builds quiltd and starts a control plane of three replicas; arguments go to `quiltd dev`.
     Dev(dev::Args),
+    /// Builds quiltd as it ships and measures it; the rest of the arguments goes to the measuring program.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Builds RocksDB into the cache, unless it is there, and prints the variables that make cargo use it.
     Rocksdb,
     /// Finds or fetches a kubectl that is new enough for the tests, and prints its path.
@@ -81,6 +86,7 @@ fn run() -> Result<()> {
         Command::Edges => edges::check(&Workspace::load()?),
         Command::Licences => licences::check(&Workspace::load()?),
         Command::Dev(args) => dev::run(&Workspace::load()?, &args),
+        Command::Bench(bench) => bench::run(&Workspace::load()?, &bench),
         Command::Rocksdb => {
             for (name, value) in rocksdb::ensure(&Workspace::load()?)? {
                 println!("export {name}={}", value.display());
