@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::leadership::{LeaderId, Leadership};
 use crate::peer::ForwardRequest;
-use crate::proposer::{ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, Proposer};
+use crate::proposer::{ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, Proposer, Shed, limit_named};
 use crate::requests::{Outgoing, Requests};
 use crate::transport::Peers;
 use crate::types::TypeConfig;
@@ -119,7 +119,7 @@ impl Courier {
         let (id, held) = (self.id, self.leadership.borrow().held());
         async move {
             if local {
-                send_here(id, &proposer, register, advance_time, batch);
+                send_here(id, &requests, &proposer, register, advance_time, batch);
                 return;
             }
             let (session, request) = to_request(id, held, &requests, register, advance_time, batch);
@@ -130,6 +130,8 @@ impl Courier {
                             requests.told(session, answer.sequence, outcome);
                         }
                     }
+                    let limit = limit_named(&reply.limit);
+                    reply.overloaded.into_iter().for_each(|sequence| requests.shed(session, sequence, limit));
                     requests.wake.notify_one();
                 }
                 Err(error) => tracing::debug!(%error, leader, "forwarding failed; the requests are sent again"),
@@ -138,8 +140,15 @@ impl Courier {
     }
 }
 
-fn send_here(id: u64, proposer: &Proposer, register: Option<u64>, advance_time: bool, batch: Option<Outgoing>) {
-    // Refusals need no care here: what is not taken is sent again.
+fn send_here(
+    id: u64,
+    requests: &Requests,
+    proposer: &Proposer,
+    register: Option<u64>,
+    advance_time: bool,
+    batch: Option<Outgoing>,
+) {
+    // Refusals need no care here: what is not taken is sent again, or its owner is told at once.
     if let Some(session) = register {
         let _ = proposer.command(command::Kind::RegisterSession(RegisterSession { session, replica: id }));
     }
@@ -148,7 +157,9 @@ fn send_here(id: u64, proposer: &Proposer, register: Option<u64>, advance_time: 
     }
     if let Some(batch) = batch {
         let txns = batch.txns.iter().map(|(txn, fence)| (Txn::clone(txn), *fence));
-        let _ = proposer.submit(batch.session, batch.answered_below, txns);
+        if let Ok(Some(Shed { sequences, limit })) = proposer.submit(batch.session, batch.answered_below, txns) {
+            sequences.into_iter().for_each(|sequence| requests.shed(batch.session, sequence, limit));
+        }
     }
 }
 

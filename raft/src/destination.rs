@@ -22,19 +22,22 @@ pub(crate) async fn follow(
     use openraft::async_runtime::Select2;
     use openraft::async_runtime::watch::WatchReceiver as _;
 
-    let mut metrics = raft.metrics();
+    // Changes of who is who only; these do not move with every heartbeat, as the other metrics do.
+    let mut metrics = raft.server_metrics();
     let mut last = (0, None);
+    let mut members = None;
     loop {
         let held = leadership.borrow_and_update().held();
-        let (seen, stopped) = {
+        let seen = {
             let metrics = metrics.borrow_watched();
-            peers.members(metrics.membership_config.nodes().map(|(id, node)| (*id, node.addr.clone())));
+            if members.as_ref() != Some(&metrics.membership_config) {
+                let nodes = metrics.membership_config.nodes();
+                peers.members(nodes.map(|(id, node)| (*id, node.addr.clone())));
+                members = Some(Arc::clone(&metrics.membership_config));
+            }
             let leader = metrics.current_leader.filter(|leader| *leader != id || held.is_some());
-            ((metrics.current_term, leader), metrics.running_state.clone().err())
+            (metrics.vote.leader_id.term, leader)
         };
-        if let Some(error) = stopped {
-            return error.to_string();
-        }
         if seen != last {
             last = seen;
             destination.send_modify(|to| {
@@ -44,7 +47,10 @@ pub(crate) async fn follow(
         }
         let (metrics, leadership) = (std::pin::pin!(metrics.changed()), std::pin::pin!(leadership.changed()));
         match TypeConfig::select2(metrics, leadership).await {
-            Select2::First(Err(_)) | Select2::Second(Err(_)) => return "the agreement layer has ended".to_owned(),
+            Select2::First(Err(_)) | Select2::Second(Err(_)) => {
+                let state = raft.metrics().borrow_watched().running_state.clone();
+                return state.err().map_or_else(|| "the agreement layer has ended".to_owned(), |why| why.to_string());
+            }
             Select2::First(Ok(())) | Select2::Second(Ok(())) => {}
         }
     }

@@ -69,23 +69,43 @@ fn judge(metrics: &Metrics, applied_term: u64, lease: Duration) -> (Leadership, 
     }
 }
 
-/// Keeps `leadership` truthful until the replica stops.
+/// What must be heard of next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Another part played here.
+    Part,
+    /// That, or that the lease runs out.
+    Lapse(Duration),
+    /// Everything: this replica leads and only its first entry or a quorum's answer is missing.
+    All,
+}
+
+/// Keeps `leadership` truthful until the replica stops. Looks at what every heartbeat changes only when that decides.
 pub(crate) async fn follow(
     raft: Raft,
     applied: Arc<Applied>,
     lease: Duration,
     leadership: Arc<watch::Sender<Leadership>>,
 ) {
-    use openraft::async_runtime::Select3;
+    use openraft::async_runtime::Select4;
     use openraft::async_runtime::watch::WatchReceiver as _;
 
+    let mut part = raft.server_metrics();
     let mut metrics = raft.metrics();
     let mut mark = applied.watch();
     loop {
         let term = mark.borrow_and_update().term;
-        let (now, left) = {
-            let seen = metrics.borrow_watched();
-            judge(&seen, term, lease)
+        // Marks both as seen: what changes from here on wakes.
+        drop(part.borrow_and_update());
+        let (now, next) = {
+            let seen = metrics.borrow_and_update();
+            let (now, left) = judge(&seen, term, lease);
+            let next = match (now, left) {
+                (Leadership::Leader(_), Some(left)) => Next::Lapse(left),
+                (Leadership::Follower, _) if seen.state == ServerState::Leader => Next::All,
+                _ => Next::Part,
+            };
+            (now, next)
         };
         let changed = leadership.send_if_modified(|held| {
             let changed = *held != now;
@@ -96,25 +116,30 @@ pub(crate) async fn follow(
             tracing::info!(?now, "leadership");
         }
         let lapse = async {
-            match left {
-                Some(left) => TypeConfig::sleep(left).await,
-                None => std::future::pending().await,
+            match next {
+                Next::Lapse(left) => TypeConfig::sleep(left).await,
+                _ => std::future::pending().await,
             }
         };
-        // The mark moves with every apply; only a new term matters here, and that comes with new metrics or below.
+        let other =
+            async { if next == Next::All { metrics.changed().await.is_ok() } else { std::future::pending().await } };
+        // The mark moves with every apply; only a new term matters here.
         let new_term = async {
-            while mark.changed().await.is_ok() {
+            while next == Next::All && mark.changed().await.is_ok() {
                 if mark.borrow_and_update().term != term {
                     return;
                 }
             }
             std::future::pending::<()>().await;
         };
-        let (changed, lapse, new_term) =
-            (std::pin::pin!(metrics.changed()), std::pin::pin!(lapse), std::pin::pin!(new_term));
-        if let Select3::First(Err(_)) = TypeConfig::select3(changed, lapse, new_term).await {
-            leadership.send_replace(Leadership::Follower);
-            return;
+        let (changed, lapse) = (std::pin::pin!(part.changed()), std::pin::pin!(lapse));
+        let (other, new_term) = (std::pin::pin!(other), std::pin::pin!(new_term));
+        match TypeConfig::select4(changed, lapse, other, new_term).await {
+            Select4::First(Err(_)) | Select4::Third(false) => {
+                leadership.send_replace(Leadership::Follower);
+                return;
+            }
+            _ => {}
         }
     }
 }

@@ -52,6 +52,22 @@ pub(crate) enum Refused {
     Overloaded(&'static str),
 }
 
+/// Requests of a batch there was no room for. This leader has not taken them.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Shed {
+    pub(crate) sequences: Vec<u64>,
+    /// The limit that was reached.
+    pub(crate) limit: &'static str,
+}
+
+const QUEUE_COMMANDS: &str = "QUEUE_COMMANDS_MAX";
+const QUEUE_BYTES: &str = "QUEUE_BYTES_MAX";
+
+/// The limit a leader has named; one of a later release is known as the leader's queue.
+pub(crate) fn limit_named(name: &str) -> &'static str {
+    [QUEUE_COMMANDS, QUEUE_BYTES].into_iter().find(|known| *known == name).unwrap_or("the leader's queue")
+}
+
 struct Item {
     command: Command,
     bytes: usize,
@@ -99,39 +115,44 @@ impl Proposer {
         self.leadership.borrow().held().ok_or(Refused::NotLeader)
     }
 
-    /// Takes a session's requests. Those already queued or proposed are not taken twice.
+    /// Takes a session's requests, as many as there is room for. Those already queued or proposed are not taken twice.
     pub(crate) fn submit(
         &self,
         session: u64,
         answered_below: u64,
         txns: impl IntoIterator<Item = (Txn, Option<LeaderId>)>,
-    ) -> Result<(), Refused> {
+    ) -> Result<Option<Shed>, Refused> {
         self.leads()?;
         let mut queue = self.queue.lock();
         let ack = queue.acknowledged.entry(session).or_default();
         ack.0 = ack.0.max(answered_below);
-        let mut result = Ok(());
+        let mut shed: Option<Shed> = None;
         for (txn, fence) in txns {
             let bytes = txn.encoded_len() + 16;
-            if queue.items.len() >= QUEUE_COMMANDS_MAX {
-                result = Err(Refused::Overloaded("QUEUE_COMMANDS_MAX"));
-                break;
-            }
-            if queue.bytes + bytes > QUEUE_BYTES_MAX {
-                result = Err(Refused::Overloaded("QUEUE_BYTES_MAX"));
-                break;
-            }
             let key = txn.request_id.map(|id| (id.session, id.sequence));
-            if key.is_some_and(|key| !queue.known.insert(key)) {
+            if key.is_some_and(|key| queue.known.contains(&key)) {
                 continue;
             }
+            let limit = if queue.items.len() >= QUEUE_COMMANDS_MAX {
+                Some(QUEUE_COMMANDS)
+            } else if queue.bytes + bytes > QUEUE_BYTES_MAX {
+                Some(QUEUE_BYTES)
+            } else {
+                None
+            };
+            if let Some(limit) = limit {
+                let shed = shed.get_or_insert_with(|| Shed { sequences: Vec::new(), limit });
+                shed.sequences.extend(key.map(|(_, sequence)| sequence));
+                continue;
+            }
+            queue.known.extend(key);
             queue.bytes += bytes;
             let command = Command { kind: Some(command::Kind::Txn(txn)) };
             queue.items.push_back(Item { command, bytes, key, fence, done: None });
         }
         drop(queue);
         self.wake.notify_one();
-        result
+        Ok(shed)
     }
 
     /// Takes one of the leader's own commands. The receiver tells whether it was applied; a closed one means unknown.
@@ -142,7 +163,7 @@ impl Proposer {
         let (done, receiver) = oneshot::channel();
         let mut queue = self.queue.lock();
         if queue.items.len() >= QUEUE_COMMANDS_MAX {
-            return Err(Refused::Overloaded("QUEUE_COMMANDS_MAX"));
+            return Err(Refused::Overloaded(QUEUE_COMMANDS));
         }
         queue.bytes += bytes;
         queue.items.push_back(Item { command, bytes, key: None, fence: Some(leader), done: Some(done) });
@@ -378,5 +399,29 @@ mod tests {
         assert_eq!(proposer.queue.lock().background_bytes, 0);
         drop(entry);
         assert!(first.await.is_err(), "and who waits is told");
+    }
+
+    /// A full queue takes nothing more, says which requests it left and which limit it reached, and still knows those it
+    /// has taken; when it empties, what was left is taken.
+    #[tokio::test]
+    async fn a_full_queue_names_its_limit() {
+        let (proposer, _leadership) = leading();
+        let requests = Requests::new(Mark::default());
+        let numbered = |from: u64, to: u64, bytes: usize| {
+            (from..to).map(move |sequence| {
+                let request_id = Some(quilt_proto::RequestId { session: 7, sequence });
+                (Txn { request_id, ..txn(bytes) }, None)
+            })
+        };
+        let most = QUEUE_COMMANDS_MAX as u64;
+        assert_eq!(proposer.submit(7, 0, numbered(1, most + 1, 1)), Ok(None));
+        let again = proposer.submit(7, 0, numbered(most, most + 3, 1));
+        let left = Shed { sequences: vec![most + 1, most + 2], limit: "QUEUE_COMMANDS_MAX" };
+        assert_eq!(again, Ok(Some(left)));
+        assert_eq!(proposer.waiting(), QUEUE_COMMANDS_MAX);
+        while proposer.take(LEADER, &requests).is_some() {}
+        assert_eq!(proposer.submit(7, 0, numbered(most + 1, most + 3, 1)), Ok(None));
+        let large = proposer.submit(7, 0, numbered(most + 3, most + 9, 15 << 20)).expect("leads").expect("some left");
+        assert_eq!((large.sequences.len(), large.limit), (2, "QUEUE_BYTES_MAX"));
     }
 }

@@ -44,6 +44,8 @@ pub(crate) enum Answer {
     NotApplied,
     /// Proven without effect: its leadership ended first.
     NotLeader,
+    /// The leader had no room for it and it was never sent before: without effect, for ever.
+    Overloaded(&'static str),
     /// Nobody can tell.
     Unknown,
 }
@@ -56,6 +58,8 @@ struct Open {
     deadline: Instant,
     /// When and towards which leadership it was last sent.
     sent: Option<(Instant, u64)>,
+    /// How often it was sent.
+    sends: u32,
     /// The leader's word, and when it came.
     told: Option<(Outcome, Instant)>,
 }
@@ -159,7 +163,10 @@ impl Requests {
         table.bytes += bytes;
         let (reply, answer) = oneshot::channel();
         let deadline = TypeConfig::now() + deadline;
-        table.open.insert(sequence, Open { txn: Arc::new(txn), bytes, reply, fence, deadline, sent: None, told: None });
+        table.open.insert(
+            sequence,
+            Open { txn: Arc::new(txn), bytes, reply, fence, deadline, sent: None, sends: 0, told: None },
+        );
         drop(table);
         self.wake.notify_one();
         Ok(answer)
@@ -191,6 +198,7 @@ impl Requests {
             }
             bytes += open.bytes;
             open.sent = Some((now, leadership));
+            open.sends = open.sends.saturating_add(1);
             txns.push((Arc::clone(&open.txn), open.fence));
         }
         (!txns.is_empty()).then_some(Outgoing { session, answered_below, txns })
@@ -215,6 +223,15 @@ impl Requests {
         let mut table = self.table.lock();
         if table.session == Some(session) {
             table.answer(sequence, Answer::NotLeader);
+        }
+    }
+
+    /// The leader had no room for a request. What was sent only this once is settled by that; what may have been taken
+    /// before, here or by another leader, is sent again.
+    pub(crate) fn shed(&self, session: u64, sequence: u64, limit: &'static str) {
+        let mut table = self.table.lock();
+        if table.session == Some(session) && table.open.get(&sequence).is_some_and(|open| open.sends == 1) {
+            table.answer(sequence, Answer::Overloaded(limit));
         }
     }
 

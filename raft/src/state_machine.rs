@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::type_config::TypeConfigExt;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use quilt_proto::Outcome;
 use quilt_state::{Input, Machine, Payload, Position, Store};
@@ -39,10 +40,20 @@ pub(crate) struct Listeners {
     pub(crate) clock: Arc<Clock>,
 }
 
+/// Bytes of entries applied right where they arrive. More would keep heartbeats waiting, so it is applied on another
+/// thread, which is worth its wake-up then.
+const INLINE_BYTES_MAX: usize = 64 << 10;
+
 /// The replicated state machine of one replica.
 pub(crate) struct StateMachine {
-    machine: Machine<dyn Store>,
+    /// Away only while a batch is applied; gone for good when that panicked.
+    applier: Option<Box<Applier>>,
     home: Arc<dyn SnapshotHome>,
+}
+
+/// What applies: the machine, and everybody it talks to.
+struct Applier {
+    machine: Machine<dyn Store>,
     listeners: Listeners,
 }
 
@@ -70,15 +81,39 @@ fn meta(position: Position, membership: &[u8]) -> Result<SnapshotMeta, io::Error
 }
 
 impl StateMachine {
-    pub(crate) const fn new(machine: Machine<dyn Store>, home: Arc<dyn SnapshotHome>, listeners: Listeners) -> Self {
-        Self { machine, home, listeners }
+    pub(crate) fn new(machine: Machine<dyn Store>, home: Arc<dyn SnapshotHome>, listeners: Listeners) -> Self {
+        Self { applier: Some(Box::new(Applier { machine, listeners })), home }
     }
 
+    fn applier(&mut self) -> Result<&mut Applier, io::Error> {
+        self.applier.as_deref_mut().ok_or_else(|| failed("an apply has not come to its end"))
+    }
+
+    async fn apply_batch(&mut self, batch: Vec<EntryResponder<TypeConfig>>) -> Result<(), io::Error> {
+        let bytes = |(entry, _): &EntryResponder<TypeConfig>| match &entry.payload {
+            EntryPayload::Normal(bytes) => bytes.0.len(),
+            EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+        };
+        if batch.iter().map(bytes).sum::<usize>() <= INLINE_BYTES_MAX {
+            return self.applier()?.apply(batch);
+        }
+        let mut applier = self.applier.take().ok_or_else(|| failed("an apply has not come to its end"))?;
+        let applying = TypeConfig::spawn_blocking(move || {
+            let result = applier.apply(batch);
+            (applier, result)
+        });
+        let (applier, result) = applying.await.map_err(failed)?;
+        self.applier = Some(applier);
+        result
+    }
+}
+
+impl Applier {
     fn mark(&self) -> Mark {
         self.listeners.applied.mark()
     }
 
-    fn apply_batch(&mut self, batch: Vec<EntryResponder<TypeConfig>>) -> Result<(), io::Error> {
+    fn apply(&mut self, batch: Vec<EntryResponder<TypeConfig>>) -> Result<(), io::Error> {
         let mut inputs = Vec::with_capacity(batch.len());
         let mut responders = Vec::with_capacity(batch.len());
         for (entry, responder) in batch {
@@ -120,37 +155,9 @@ impl StateMachine {
     }
 }
 
-impl RaftStateMachine<TypeConfig> for StateMachine {
-    type SnapshotData = SnapshotData;
-    type SnapshotBuilder = Builder;
-
-    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
-        // Only durable positions are told here: this is called while opening, before anything was applied.
-        let applied = self.machine.position().map(|position| log_id(position.term, position.index));
-        Ok((applied, stored_membership(self.machine.membership())?))
-    }
-
-    async fn apply<S>(&mut self, entries: S) -> Result<(), io::Error>
-    where
-        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
-    {
-        let mut batches = entries.ready_chunks(BATCH_ENTRIES);
-        while let Some(batch) = batches.next().await {
-            let batch = batch.into_iter().collect::<Result<Vec<_>, _>>()?;
-            self.apply_batch(batch)?;
-        }
-        Ok(())
-    }
-
-    async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder { home: Arc::clone(&self.home) }
-    }
-
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
-        let SnapshotData::Arrived(sink) = snapshot else {
-            // A kept snapshot is a flushed checkpoint, so the state can never be behind it.
-            return Err(failed("the state is behind its own snapshot: the data directory is not whole"));
-        };
+impl Applier {
+    /// Puts a snapshot in the place of the state.
+    fn install(&mut self, sink: Box<dyn SnapshotSink>, last: Option<LogId>) -> Result<(), io::Error> {
         let listeners = &self.listeners;
         let revision = {
             let _replacing = listeners.applied.replacing();
@@ -164,10 +171,54 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             listeners.applied.replace(store, horizon, term, self.machine.hash().halves());
             revision
         };
-        tracing::info!(last = ?meta.last_log_id, %revision, "installed a snapshot");
+        tracing::info!(?last, %revision, "installed a snapshot");
         listeners.hub.reset(revision);
         listeners.requests.installed(self.mark(), &self.machine);
         Ok(())
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        // Only durable positions are told here: this is called while opening, before anything was applied.
+        let machine = &self.applier()?.machine;
+        let applied = machine.position().map(|position| log_id(position.term, position.index));
+        Ok((applied, stored_membership(machine.membership())?))
+    }
+
+    async fn apply<S>(&mut self, entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut batches = entries.ready_chunks(BATCH_ENTRIES);
+        while let Some(batch) = batches.next().await {
+            let batch = batch.into_iter().collect::<Result<Vec<_>, _>>()?;
+            self.apply_batch(batch).await?;
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder { home: Arc::clone(&self.home) }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
+        let SnapshotData::Arrived(sink) = snapshot else {
+            // A kept snapshot is a flushed checkpoint, so the state can never be behind it.
+            return Err(failed("the state is behind its own snapshot: the data directory is not whole"));
+        };
+        let mut applier = self.applier.take().ok_or_else(|| failed("an apply has not come to its end"))?;
+        let last = meta.last_log_id;
+        let installing = TypeConfig::spawn_blocking(move || {
+            let result = applier.install(sink, last);
+            (applier, result)
+        });
+        let (applier, result) = installing.await.map_err(failed)?;
+        self.applier = Some(applier);
+        result
     }
 
     async fn get_current_snapshot(
@@ -188,8 +239,6 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<openraft::alias::SnapshotOf<TypeConfig, SnapshotData>, io::Error> {
-        use openraft::type_config::TypeConfigExt;
-
         let home = Arc::clone(&self.home);
         let source = TypeConfig::spawn_blocking(move || home.build()).await?.map_err(failed)?;
         let meta = meta(source.position(), &source.membership())?;

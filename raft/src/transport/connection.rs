@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use quilt_proto::ReplicaId;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -15,9 +14,12 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
+use super::PeerError;
+use super::control::{Client, Dial};
 use super::stream::PeerStream;
 use super::tls::{self, Tls};
-use crate::peer::control_client::ControlClient;
+use crate::peer::Hello;
+use crate::peer::control_frame::Body;
 use crate::peer::data_client::DataClient;
 use crate::peer::snapshot_transfer_client::SnapshotTransferClient;
 
@@ -46,9 +48,10 @@ pub(crate) struct Introduce {
 }
 
 impl Introduce {
-    pub(crate) fn new(cluster: &str, epoch: u64, from: ReplicaId, to: u64) -> Result<Self, String> {
+    fn new(hello: &Hello) -> Result<Self, String> {
+        let Hello { cluster, epoch, from, to } = hello;
         let cluster = cluster.parse().map_err(|_| format!("control plane id {cluster:?} is not plain ASCII"))?;
-        Ok(Self { cluster, epoch: epoch.into(), from: from.0.into(), to: to.into() })
+        Ok(Self { cluster, epoch: (*epoch).into(), from: (*from).into(), to: (*to).into() })
     }
 }
 
@@ -70,7 +73,7 @@ pub(crate) struct Connection {
     pub(crate) id: u64,
     pub(crate) address: String,
     introduce: Introduce,
-    control: Channel,
+    control: Client,
     data: Channel,
     snapshots: Channel,
     /// When it was last heard from, on either side's connection.
@@ -78,30 +81,35 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Prepares the connections; each is dialled when first used, and again when it was lost.
+    /// Prepares the connections: control is kept dialled, by the threads that call this; the others are dialled when
+    /// first used, by the threads of `data`, and again when they were lost.
     pub(crate) fn new(
-        id: u64,
+        hello: Hello,
         address: String,
-        introduce: Introduce,
         tls: &Arc<Tls>,
         resets: &mpsc::UnboundedSender<u64>,
+        data: &tokio::runtime::Handle,
     ) -> Result<Self, String> {
-        let channel = |resets: Option<mpsc::UnboundedSender<u64>>| channel(id, &address, Arc::clone(tls), resets);
-        Ok(Self {
-            id,
-            introduce,
-            control: channel(Some(resets.clone()))?,
-            data: channel(None)?,
-            snapshots: channel(None)?,
-            heard: Mutex::default(),
-            address,
-        })
+        let id = hello.to;
+        let introduce = Introduce::new(&hello)?;
+        let (data, snapshots) = {
+            let _on = data.enter();
+            (channel(id, &address, Arc::clone(tls))?, channel(id, &address, Arc::clone(tls))?)
+        };
+        let dial = Dial { address: address.clone(), hello, tls: Arc::clone(tls), resets: resets.clone() };
+        Ok(Self { id, introduce, control: Client::new(dial), data, snapshots, heard: Mutex::default(), address })
     }
 
-    pub(crate) fn control(&self) -> ControlClient<Introduced> {
-        ControlClient::with_interceptor(self.control.clone(), self.introduce.clone())
-            .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX)
+    /// Asks over the control connection.
+    pub(crate) async fn control(&self, question: Body, timeout: Duration) -> Result<Body, PeerError> {
+        match tokio::time::timeout(timeout, self.control.call(question)).await {
+            Ok(Ok(answer)) => {
+                self.note_heard();
+                Ok(answer)
+            }
+            Ok(Err(error)) => Err(PeerError::Control { id: self.id, error }),
+            Err(_) => Err(PeerError::Timeout(self.id)),
+        }
     }
 
     pub(crate) fn data(&self) -> DataClient<Introduced> {
@@ -125,12 +133,7 @@ impl Connection {
     }
 }
 
-fn channel(
-    id: u64,
-    address: &str,
-    tls: Arc<Tls>,
-    resets: Option<mpsc::UnboundedSender<u64>>,
-) -> Result<Channel, String> {
+fn channel(id: u64, address: &str, tls: Arc<Tls>) -> Result<Channel, String> {
     let bad = |error: &dyn std::fmt::Display| format!("address {address:?} of replica {id}: {error}");
     // The scheme only keeps tonic from adding TLS of its own: the connector below brings it.
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| bad(&error))?;
@@ -143,12 +146,12 @@ fn channel(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     let address = address.to_owned();
     let connector = tower::service_fn(move |_: http::Uri| {
-        let (address, tls, resets) = (address.clone(), Arc::clone(&tls), resets.clone());
+        let (address, tls) = (address.clone(), Arc::clone(&tls));
         async move {
             let socket = TcpStream::connect(&address).await?;
             socket.set_nodelay(true)?;
-            let stream = tls.connector().connect(tls::server_name(id), socket).await?;
-            Ok::<_, io::Error>(TokioIo::new(PeerStream::new(stream, id, resets)))
+            let stream = tls.data_connector().connect(tls::server_name(id), socket).await?;
+            Ok::<_, io::Error>(TokioIo::new(PeerStream::new(stream, id, None)))
         }
     });
     Ok(endpoint.connect_with_connector_lazy(connector))

@@ -1,6 +1,7 @@
 //! Everything between replicas: identity, connections, the peer service, and openraft's network over them.
 
 mod connection;
+mod control;
 mod convert;
 mod election;
 mod network;
@@ -23,12 +24,15 @@ use tonic::Request;
 pub(crate) use election::stand_when_reset;
 pub(crate) use network::Network;
 pub(crate) use ping::keep_in_touch;
-pub(crate) use server::{Service, serve};
+pub(crate) use server::{Service, listen};
 pub(crate) use tls::Tls;
 pub use tls::{PeerIdentity, peer_name};
 
-use crate::peer::{AskRequest, ForwardReply, ForwardRequest, ReadIndexRequest, ask_reply, read_index_reply};
-use connection::{Connection, Introduce};
+use crate::peer::control_frame::Body;
+use crate::peer::{
+    AskRequest, ForwardReply, ForwardRequest, Hello, ReadIndexReply, ReadIndexRequest, ask_reply, read_index_reply,
+};
+use connection::Connection;
 
 /// How a replica talks to its peers.
 #[derive(Debug)]
@@ -53,6 +57,17 @@ pub(crate) enum PeerError {
         /// What tonic says.
         status: Box<tonic::Status>,
     },
+    /// A question over the control connection was not answered.
+    #[error("replica {id}: {error}")]
+    Control {
+        /// Which peer.
+        id: u64,
+        /// Why.
+        error: control::CallError,
+    },
+    /// It answered something else.
+    #[error("replica {0} gave an answer this release does not know")]
+    Unexpected(u64),
     /// It took too long.
     #[error("replica {0} did not answer in time")]
     Timeout(u64),
@@ -69,6 +84,8 @@ pub(crate) struct Dialer {
     pub(crate) tls: Arc<Tls>,
     /// Peers whose control connection was ended from the other side.
     pub(crate) resets: mpsc::UnboundedSender<u64>,
+    /// Threads for everything but control connections.
+    pub(crate) data: tokio::runtime::Handle,
 }
 
 /// The other replicas.
@@ -100,10 +117,8 @@ impl Peers {
         {
             return Some(Arc::clone(connection));
         }
-        let introduce = Introduce::new(&dialer.cluster, dialer.epoch, dialer.id, id);
-        let made = introduce
-            .and_then(|introduce| Connection::new(id, address.to_owned(), introduce, &dialer.tls, &dialer.resets));
-        match made {
+        let hello = Hello { cluster: dialer.cluster.clone(), epoch: dialer.epoch, from: dialer.id.0, to: id };
+        match Connection::new(hello, address.to_owned(), &dialer.tls, &dialer.resets, &dialer.data) {
             Ok(connection) => {
                 let connection = Arc::new(connection);
                 self.connections.write().insert(id, Arc::clone(&connection));
@@ -149,11 +164,12 @@ impl Peers {
     }
 
     pub(crate) async fn read_index(&self, to: u64, timeout: Duration) -> Result<u64, PeerError> {
-        let mut client = self.get(to)?.control();
-        let reply = answer(to, timeout, client.read_index(within(ReadIndexRequest {}, timeout))).await?;
-        match reply.result {
-            Some(read_index_reply::Result::ReadIndex(index)) => Ok(index),
-            Some(read_index_reply::Result::NotLeader(_)) | None => Err(PeerError::NotLeader(to)),
+        match self.get(to)?.control(Body::ReadIndex(ReadIndexRequest {}), timeout).await? {
+            Body::ReadIndexReply(ReadIndexReply { result: Some(read_index_reply::Result::ReadIndex(index)) }) => {
+                Ok(index)
+            }
+            Body::ReadIndexReply(_) => Err(PeerError::NotLeader(to)),
+            _ => Err(PeerError::Unexpected(to)),
         }
     }
 

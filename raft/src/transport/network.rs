@@ -16,8 +16,9 @@ use openraft::raft::{
 use openraft::{OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 
 use super::connection::Connection;
-use super::{PeerError, Peers, answer, convert, snapshot, within};
+use super::{PeerError, Peers, answer, convert, snapshot};
 use crate::peer::AppendReply;
+use crate::peer::control_frame::Body;
 use crate::state_machine::SnapshotData;
 use crate::types::{Node, TypeConfig, Vote};
 
@@ -72,6 +73,13 @@ impl Client {
             .ok_or_else(|| Unreachable::from_string(PeerError::Unknown(self.target)).into())
     }
 
+    /// Asks over the control connection.
+    async fn control(&self, question: Body, action: RPCTypes, option: &RPCOption) -> Rpc<Body> {
+        let timeout = option.hard_ttl();
+        let asked = self.connection()?.control(question, timeout).await;
+        asked.map_err(|error| self.failed(action, timeout, &error))
+    }
+
     fn failed(&self, action: RPCTypes, timeout: Duration, error: &PeerError) -> RPCError<TypeConfig> {
         match error {
             PeerError::Timeout(_) => Timeout { action, id: self.id, target: self.target, timeout }.into(),
@@ -91,6 +99,10 @@ impl Client {
     }
 }
 
+fn unexpected() -> RPCError<TypeConfig> {
+    NetworkError::from_string("a reply this release does not know").into()
+}
+
 impl RaftNetworkV2<TypeConfig> for Client {
     type SnapshotData = SnapshotData;
 
@@ -99,18 +111,16 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Rpc<AppendEntriesResponse<TypeConfig>> {
-        let connection = self.connection()?;
-        let mut client = connection.control();
-        let timeout = option.hard_ttl();
-        let sent = client.heartbeat(within(convert::append_out(&rpc), timeout));
-        let reply = answer(self.target, timeout, sent).await;
-        let reply = reply.map_err(|error| self.failed(RPCTypes::AppendEntries, timeout, &error))?;
-        connection.note_heard();
-        match convert::append_reply_in(reply) {
+        let question = Body::Heartbeat(convert::append_out(&rpc));
+        let reply = match self.control(question, RPCTypes::AppendEntries, &option).await? {
+            Body::AppendReply(reply) => convert::append_reply_in(reply),
+            _ => None,
+        };
+        match reply {
             Some(Ok(_)) => Ok(AppendEntriesResponse::Success),
             Some(Err(StreamAppendError::Conflict(_))) => Ok(AppendEntriesResponse::Conflict),
             Some(Err(StreamAppendError::HigherVote(vote))) => Ok(AppendEntriesResponse::HigherVote(vote)),
-            None => Err(NetworkError::from_string("a reply this release does not know").into()),
+            None => Err(unexpected()),
         }
     }
 
@@ -145,25 +155,19 @@ impl RaftNetworkV2<TypeConfig> for Client {
     }
 
     async fn vote(&mut self, rpc: VoteRequest<TypeConfig>, option: RPCOption) -> Rpc<VoteResponse<TypeConfig>> {
-        let connection = self.connection()?;
-        let timeout = option.hard_ttl();
-        let mut client = connection.control();
-        let sent = client.vote(within(convert::vote_request_out(&rpc), timeout));
-        let reply = answer(self.target, timeout, sent).await;
-        let reply = reply.map_err(|error| self.failed(RPCTypes::Vote, timeout, &error))?;
-        connection.note_heard();
-        Ok(convert::vote_reply_in(reply))
+        let question = Body::Vote(convert::vote_request_out(&rpc));
+        match self.control(question, RPCTypes::Vote, &option).await? {
+            Body::VoteReply(reply) => Ok(convert::vote_reply_in(reply)),
+            _ => Err(unexpected()),
+        }
     }
 
     async fn pre_vote(&mut self, rpc: VoteRequest<TypeConfig>, option: RPCOption) -> Rpc<VoteResponse<TypeConfig>> {
-        let connection = self.connection()?;
-        let timeout = option.hard_ttl();
-        let mut client = connection.control();
-        let sent = client.pre_vote(within(convert::vote_request_out(&rpc), timeout));
-        let reply = answer(self.target, timeout, sent).await;
-        let reply = reply.map_err(|error| self.failed(RPCTypes::Vote, timeout, &error))?;
-        connection.note_heard();
-        Ok(convert::vote_reply_in(reply))
+        let question = Body::PreVote(convert::vote_request_out(&rpc));
+        match self.control(question, RPCTypes::Vote, &option).await? {
+            Body::VoteReply(reply) => Ok(convert::vote_reply_in(reply)),
+            _ => Err(unexpected()),
+        }
     }
 
     async fn full_snapshot(
@@ -202,12 +206,10 @@ impl RaftNetworkV2<TypeConfig> for Client {
         request: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Rpc<TransferLeaderResponse<TypeConfig>> {
-        let connection = self.connection()?;
-        let timeout = option.hard_ttl();
-        let mut client = connection.control();
-        let sent = client.transfer_leader(within(convert::transfer_out(&request), timeout));
-        let reply = answer(self.target, timeout, sent).await;
-        let reply = reply.map_err(|error| self.failed(RPCTypes::TransferLeader, timeout, &error))?;
+        let question = Body::Transfer(convert::transfer_out(&request));
+        let Body::TransferReply(reply) = self.control(question, RPCTypes::TransferLeader, &option).await? else {
+            return Err(unexpected());
+        };
         if reply.refused.is_empty() {
             return Ok(Ok(()));
         }

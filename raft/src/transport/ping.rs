@@ -1,14 +1,15 @@
-//! Keeps the control connections dialled while nothing else uses them, and compares states with the peers.
+//! Shows the peers that this replica lives while nothing else is said, and compares states with them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
 
+use super::Peers;
 use super::connection::Connection;
-use super::{Peers, answer, within};
 use crate::applied::Applied;
 use crate::peer::PingRequest;
+use crate::peer::control_frame::Body;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -22,10 +23,8 @@ pub(crate) async fn keep_in_touch(peers: Arc<Peers>, applied: Arc<Applied>) {
 }
 
 async fn ping(connection: &Connection, applied: &Applied) {
-    let mut client = connection.control();
-    match answer(connection.id, TIMEOUT, client.ping(within(PingRequest {}, TIMEOUT))).await {
-        Ok(reply) => {
-            connection.note_heard();
+    match connection.control(Body::Ping(PingRequest {}), TIMEOUT).await {
+        Ok(Body::PingReply(reply)) => {
             let own = applied.mark();
             let hash = (reply.hash_high, reply.hash_low);
             if reply.applied_index == own.index && hash != own.hash {
@@ -36,6 +35,7 @@ async fn ping(connection: &Connection, applied: &Applied) {
                 );
             }
         }
+        Ok(_) => tracing::warn!(peer = connection.id, "a ping was answered with something else"),
         Err(error) => tracing::debug!(%error, "ping"),
     }
 }

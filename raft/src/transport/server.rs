@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use openraft::async_runtime::Select2;
+use futures::future::Either;
 use openraft::type_config::TypeConfigExt;
 use quilt_proto::state::RegisterSession;
 use quilt_proto::{ReplicaId, command};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
+use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
@@ -21,19 +23,17 @@ use super::connection::{
 };
 use super::stream::{PeerId, PeerStream};
 use super::tls::{self, Tls};
-use super::{Peers, convert, snapshot};
+use super::{Peers, control, convert, snapshot};
 use crate::answers::Answers;
 use crate::applied::Applied;
 use crate::leadership::Leadership;
-use crate::peer::control_server::{Control, ControlServer};
 use crate::peer::data_server::{Data, DataServer};
 use crate::peer::snapshot_transfer_server::{SnapshotTransfer, SnapshotTransferServer};
 use crate::peer::{
-    Answer, AppendReply, AppendRequest, AskReply, AskRequest, ForwardReply, ForwardRequest, PingReply, PingRequest,
-    ReadIndexReply, ReadIndexRequest, SnapshotPart, SnapshotProgress, TransferReply, TransferRequest, VoteReply,
-    VoteRequest, ask_reply, read_index_reply,
+    Answer, AppendReply, AppendRequest, AskReply, AskRequest, ForwardReply, ForwardRequest, Hello, SnapshotPart,
+    SnapshotProgress, ask_reply,
 };
-use crate::proposer::Proposer;
+use crate::proposer::{Proposer, Shed};
 use crate::read::ReadIndex;
 use crate::service::{Served, Services};
 use crate::snapshot::SnapshotHome;
@@ -48,8 +48,6 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const GAIN_WAIT: Duration = Duration::from_millis(500);
 /// How long a forwarded batch waits for its outcomes; its owner asks again well before.
 const OUTCOME_WAIT: Duration = Duration::from_millis(1_500);
-/// How long a peer's read index question waits for a quorum.
-const READ_INDEX_WAIT: Duration = Duration::from_millis(500);
 
 /// What the peer service needs of its replica.
 pub(crate) struct Service {
@@ -67,9 +65,8 @@ pub(crate) struct Service {
     pub(crate) leadership: watch::Receiver<Leadership>,
 }
 
-async fn handshake(tls: &Tls, socket: TcpStream) -> io::Result<PeerStream> {
-    socket.set_nodelay(true)?;
-    let accepting = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.acceptor().accept(socket));
+async fn handshake(acceptor: TlsAcceptor, socket: TcpStream) -> io::Result<PeerStream> {
+    let accepting = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(socket));
     let stream = accepting.await.map_err(|_| io::Error::other("TLS handshake took too long"))??;
     let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let peer = leaf.and_then(tls::replica_of);
@@ -77,51 +74,92 @@ async fn handshake(tls: &Tls, socket: TcpStream) -> io::Result<PeerStream> {
     Ok(PeerStream::new(stream, peer, None))
 }
 
-async fn accept(listener: TcpListener, tls: Arc<Tls>, accepted: mpsc::Sender<io::Result<PeerStream>>) {
+/// Accepts peers until the replica stops. Control connections are served by the threads this runs on, all others by
+/// those of `data`.
+pub(crate) async fn listen(
+    listener: std::net::TcpListener,
+    tls: Arc<Tls>,
+    service: Arc<Service>,
+    data: tokio::runtime::Handle,
+) -> Result<(), String> {
+    let listener = TcpListener::from_std(listener).map_err(|error| error.to_string())?;
+    let (accepted, incoming) = mpsc::channel(16);
+    let serving = data.spawn(serve(Arc::clone(&service), incoming));
+    let accepting = accept(listener, Acceptor { tls, service, data, accepted });
+    let (accepting, serving) = (std::pin::pin!(accepting), std::pin::pin!(serving));
+    match futures::future::select(accepting, serving).await {
+        Either::Left(((), _)) => Err("accepting has ended".into()),
+        Either::Right((ended, _)) => ended.map_err(|error| error.to_string())?,
+    }
+}
+
+#[derive(Clone)]
+struct Acceptor {
+    tls: Arc<Tls>,
+    service: Arc<Service>,
+    data: tokio::runtime::Handle,
+    accepted: mpsc::Sender<io::Result<PeerStream>>,
+}
+
+async fn accept(listener: TcpListener, acceptor: Acceptor) {
     let permits = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX));
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-        let (socket, closed) = (std::pin::pin!(listener.accept()), std::pin::pin!(accepted.closed()));
-        let socket = match TypeConfig::select2(socket, closed).await {
-            Select2::Second(()) => return,
-            Select2::First(Ok((socket, _))) => socket,
-            Select2::First(Err(error)) => {
+        let socket = match listener.accept().await {
+            Ok((socket, _)) => socket,
+            Err(error) => {
                 // Out of descriptors, most likely: others will close some.
                 tracing::warn!(%error, "accepting a peer connection");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
-        let (tls, accepted) = (Arc::clone(&tls), accepted.clone());
-        tokio::spawn(async move {
-            let _permit = permit;
-            match handshake(&tls, socket).await {
-                Ok(stream) => {
-                    // Closed when the replica stops.
-                    let _ = accepted.send(Ok(stream)).await;
-                }
-                Err(error) => tracing::info!(%error, "a peer connection was refused"),
-            }
-        });
+        tokio::spawn(acceptor.clone().begin(socket, permit));
     }
 }
 
-/// Serves peers until the replica stops.
-pub(crate) async fn serve(listener: std::net::TcpListener, tls: Arc<Tls>, service: Service) -> Result<(), String> {
-    let listener = TcpListener::from_std(listener).map_err(|error| error.to_string())?;
-    let (accepted, incoming) = mpsc::channel(16);
-    tokio::spawn(accept(listener, tls, accepted));
-    let service = Arc::new(service);
+impl Acceptor {
+    async fn begin(self, socket: TcpStream, permit: tokio::sync::OwnedSemaphorePermit) {
+        if let Err(error) = self.sort(socket, permit).await {
+            tracing::info!(%error, "a peer connection was refused");
+        }
+    }
+
+    /// Looks at the first byte and brings the connection to the threads that serve it.
+    async fn sort(self, mut socket: TcpStream, permit: tokio::sync::OwnedSemaphorePermit) -> io::Result<()> {
+        socket.set_nodelay(true)?;
+        let mut first = [0];
+        let peeked = tokio::time::timeout(HANDSHAKE_TIMEOUT, socket.peek(&mut first));
+        if peeked.await.map_err(|_| io::Error::other("nothing came"))?? == 0 {
+            return Ok(()); // a look whether somebody listens
+        }
+        if first == [control::PREFACE] {
+            socket.read_exact(&mut first).await?;
+            let stream = handshake(self.tls.control_acceptor(), socket).await?;
+            drop(permit);
+            control::serve(self.service, stream).await;
+            return Ok(());
+        }
+        let socket = socket.into_std()?;
+        let Self { tls, data, accepted, .. } = self;
+        let shaken = data.spawn(async move {
+            let stream = handshake(tls.data_acceptor(), TcpStream::from_std(socket)?).await?;
+            drop(permit);
+            // Closed when the replica stops.
+            let _ = accepted.send(Ok(stream)).await;
+            Ok(())
+        });
+        shaken.await.map_err(io::Error::other)?
+    }
+}
+
+/// Serves everything but control.
+async fn serve(service: Arc<Service>, incoming: mpsc::Receiver<io::Result<PeerStream>>) -> Result<(), String> {
     Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .add_service(
-            ControlServer::from_arc(Arc::clone(&service))
-                .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX),
-        )
         .add_service(
             DataServer::from_arc(Arc::clone(&service))
                 .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
@@ -143,31 +181,43 @@ fn stopped(error: impl std::fmt::Display) -> Status {
 
 impl Service {
     /// Who asks, once it is certain that it is a peer of the same control plane that means this replica.
-    fn admit<T>(&self, request: &Request<T>) -> Result<u64, Status> {
-        let text = |key: &str| request.metadata().get(key).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let number = |key: &str| text(key).parse::<u64>().ok();
-        let proven = request.extensions().get::<PeerId>().map(|peer| peer.0);
+    pub(super) fn admit(&self, proven: Option<u64>, hello: &Hello) -> Result<u64, String> {
         let refuse = |reason: String| {
-            tracing::warn!(peer = proven, reason, "a peer request was refused");
-            Status::permission_denied(reason)
+            tracing::warn!(peer = proven, reason, "a peer was refused");
+            reason
         };
-        if text(CLUSTER) != self.cluster {
-            return Err(refuse(format!("this is control plane {}, not {}", self.cluster, text(CLUSTER))));
+        let Hello { cluster, epoch, from, to } = hello;
+        if *cluster != self.cluster {
+            return Err(refuse(format!("this is control plane {}, not {cluster}", self.cluster)));
         }
-        if number(EPOCH) != Some(self.epoch) {
-            let reason = format!("this control plane is at epoch {}, you are at {}", self.epoch, text(EPOCH));
+        if *epoch != self.epoch {
+            let reason = format!("this control plane is at epoch {}, you are at {epoch}", self.epoch);
             return Err(refuse(format!("{reason}: one side was restored from a backup and the other was not")));
         }
-        if number(TO) != Some(self.id.0) {
-            return Err(refuse(format!("this is replica {}, not {}", self.id, text(TO))));
+        if *to != self.id.0 {
+            return Err(refuse(format!("this is replica {}, not {to}", self.id)));
         }
         match proven {
-            Some(peer) if number(FROM) == Some(peer) => {
+            Some(peer) if peer == *from => {
                 self.peers.note_heard(peer);
                 Ok(peer)
             }
-            _ => Err(refuse(format!("the certificate does not belong to replica {}", text(FROM)))),
+            _ => Err(refuse(format!("the certificate does not belong to replica {from}"))),
         }
+    }
+
+    fn admit_request<T>(&self, request: &Request<T>) -> Result<u64, Status> {
+        let text = |key: &str| request.metadata().get(key).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        // No replica has the number 0, and no epoch is the largest.
+        let number = |key: &str, none: u64| text(key).parse().unwrap_or(none);
+        let hello = Hello {
+            cluster: text(CLUSTER).to_owned(),
+            epoch: number(EPOCH, u64::MAX),
+            from: number(FROM, 0),
+            to: number(TO, 0),
+        };
+        let proven = request.extensions().get::<PeerId>().map(|peer| peer.0);
+        self.admit(proven, &hello).map_err(Status::permission_denied)
     }
 
     /// Waits a moment for a leadership that is just being gained.
@@ -185,100 +235,43 @@ impl Service {
         TypeConfig::timeout(GAIN_WAIT, gained).await.unwrap_or(false)
     }
 
-    async fn outcomes(&self, request: ForwardRequest) -> Vec<Answer> {
-        let expected = request.txns.len();
-        let mut answers = Vec::with_capacity(expected);
-        if expected == 0 {
-            return answers;
+    async fn outcomes(&self, request: ForwardRequest) -> ForwardReply {
+        let mut reply = ForwardReply { accepted: true, ..ForwardReply::default() };
+        if request.txns.is_empty() {
+            return reply;
         }
+        let mut expected = request.txns.len();
         let mut waiting = self.answers.expect(request.txns.iter().filter_map(|txn| txn.request_id));
         let txns = request.txns.into_iter().map(|txn| (txn, None));
-        if let Err(refused) = self.proposer.submit(request.session, request.answered_below, txns) {
-            tracing::debug!(?refused, "a forwarded batch was not wholly taken");
+        match self.proposer.submit(request.session, request.answered_below, txns) {
+            Ok(None) => {}
+            Ok(Some(Shed { sequences, limit })) => {
+                expected = expected.saturating_sub(sequences.len());
+                reply.overloaded = sequences;
+                limit.clone_into(&mut reply.limit);
+            }
+            // Lost just now: their owner asks the next leader.
+            Err(refused) => tracing::debug!(?refused, "a forwarded batch was not taken"),
         }
         let mut leadership = self.leadership.clone();
         leadership.mark_unchanged();
         {
             let collect = async {
-                while answers.len() < expected
+                while reply.answers.len() < expected
                     && let Some((sequence, outcome)) = waiting.next().await
                 {
-                    answers.push(Answer { sequence, outcome: Some(outcome) });
+                    reply.answers.push(Answer { sequence, outcome: Some(outcome) });
                 }
             };
             let (collect, lost) = (std::pin::pin!(collect), std::pin::pin!(leadership.changed()));
             // Whatever is missing is asked for again by its owner.
             let _ = TypeConfig::timeout(OUTCOME_WAIT, TypeConfig::select2(collect, lost)).await;
         }
-        answers
+        reply
     }
 }
 
 type Reply<T> = Result<Response<T>, Status>;
-
-#[tonic::async_trait]
-impl Control for Service {
-    async fn vote(&self, request: Request<VoteRequest>) -> Reply<VoteReply> {
-        self.admit(&request)?;
-        let reply = self.raft.vote(convert::vote_request_in(request.into_inner())).await.map_err(stopped)?;
-        Ok(Response::new(convert::vote_reply_out(&reply)))
-    }
-
-    async fn pre_vote(&self, request: Request<VoteRequest>) -> Reply<VoteReply> {
-        self.admit(&request)?;
-        let reply = self.raft.pre_vote(convert::vote_request_in(request.into_inner())).await.map_err(stopped)?;
-        Ok(Response::new(convert::vote_reply_out(&reply)))
-    }
-
-    async fn heartbeat(&self, request: Request<AppendRequest>) -> Reply<AppendReply> {
-        self.admit(&request)?;
-        let request = convert::append_in(request.into_inner());
-        let request = request.map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let mut replies = std::pin::pin!(self.raft.stream_append(futures::stream::iter([request])));
-        match replies.next().await {
-            Some(Ok(result)) => Ok(Response::new(convert::append_reply_out(&result))),
-            Some(Err(error)) => Err(stopped(error)),
-            None => Err(stopped("the agreement layer has ended")),
-        }
-    }
-
-    async fn transfer_leader(&self, request: Request<TransferRequest>) -> Reply<TransferReply> {
-        self.admit(&request)?;
-        let request = convert::transfer_in(request.into_inner());
-        let done = self.raft.handle_transfer_leader(request).await.map_err(stopped)?;
-        let refused = done.err().map(|error| error.to_string()).unwrap_or_default();
-        Ok(Response::new(TransferReply { refused }))
-    }
-
-    async fn read_index(&self, request: Request<ReadIndexRequest>) -> Reply<ReadIndexReply> {
-        use openraft::async_runtime::watch::WatchReceiver as _;
-
-        self.admit(&request)?;
-        let leader = self.raft.metrics().borrow_watched().current_leader;
-        let result = if leader == Some(self.id.0) {
-            match TypeConfig::timeout(READ_INDEX_WAIT, self.reads.index()).await {
-                Ok(Some(index)) => read_index_reply::Result::ReadIndex(index),
-                Ok(None) => return Err(stopped("too many reads are waiting")),
-                Err(_) => return Err(Status::deadline_exceeded("no quorum confirmed the leadership in time")),
-            }
-        } else {
-            read_index_reply::Result::NotLeader(leader.unwrap_or(0))
-        };
-        Ok(Response::new(ReadIndexReply { result: Some(result) }))
-    }
-
-    async fn ping(&self, request: Request<PingRequest>) -> Reply<PingReply> {
-        self.admit(&request)?;
-        let mark = self.applied.mark();
-        Ok(Response::new(PingReply {
-            term: mark.term,
-            applied_index: mark.index,
-            revision: mark.revision.get(),
-            hash_high: mark.hash.0,
-            hash_low: mark.hash.1,
-        }))
-    }
-}
 
 type Replies<T> = Pin<Box<dyn futures::Stream<Item = Result<T, Status>> + Send>>;
 
@@ -287,7 +280,7 @@ impl Data for Service {
     type AppendStream = Replies<AppendReply>;
 
     async fn append(&self, request: Request<Streaming<AppendRequest>>) -> Reply<Self::AppendStream> {
-        let from = self.admit(&request)?;
+        let from = self.admit_request(&request)?;
         let peers = Arc::clone(&self.peers);
         // A broken stream or a damaged message ends the requests; the leader opens a new stream.
         let requests = tokio_stream::StreamExt::map_while(request.into_inner(), move |message| {
@@ -306,7 +299,7 @@ impl Data for Service {
     async fn forward(&self, request: Request<ForwardRequest>) -> Reply<ForwardReply> {
         use openraft::async_runtime::watch::WatchReceiver as _;
 
-        let from = self.admit(&request)?;
+        let from = self.admit_request(&request)?;
         let request = request.into_inner();
         if !self.gained().await {
             let leader = self.raft.metrics().borrow_watched().current_leader;
@@ -325,11 +318,11 @@ impl Data for Service {
             let _ = self.proposer.advance_time();
         }
         let answers = self.outcomes(request).await;
-        Ok(Response::new(ForwardReply { leader: 0, accepted: true, answers }))
+        Ok(Response::new(answers))
     }
 
     async fn ask(&self, request: Request<AskRequest>) -> Reply<AskReply> {
-        self.admit(&request)?;
+        self.admit_request(&request)?;
         let AskRequest { service, body } = request.into_inner();
         let result = if self.gained().await {
             match self.services.answer(&service, body).await {
@@ -350,7 +343,7 @@ impl SnapshotTransfer for Service {
     type InstallStream = ReceiverStream<Result<SnapshotProgress, Status>>;
 
     async fn install(&self, request: Request<Streaming<SnapshotPart>>) -> Reply<Self::InstallStream> {
-        self.admit(&request)?;
+        self.admit_request(&request)?;
         let (said, progress) = mpsc::channel(4);
         let (raft, snapshots) = (self.raft.clone(), Arc::clone(&self.snapshots));
         tokio::spawn(snapshot::receive(raft, snapshots, request.into_inner(), said));

@@ -31,6 +31,11 @@ impl PeerStream {
         Self { stream: stream.into(), peer: PeerId(peer), resets }
     }
 
+    /// The replica at the other end.
+    pub(super) const fn peer(&self) -> u64 {
+        self.peer.0
+    }
+
     fn ended(&mut self) {
         if let Some(resets) = self.resets.take() {
             // Nobody listens any more when this replica stops.

@@ -40,16 +40,25 @@ impl std::fmt::Debug for PeerIdentity {
     }
 }
 
+/// What a connection is for, told in TLS as the application protocol.
+const DATA: &[u8] = b"h2";
+const CONTROL: &[u8] = b"quilt-control/1";
+
 /// The identity in use; new connections take the newest.
 pub(crate) struct Tls {
-    current: RwLock<(Arc<ServerConfig>, Arc<ClientConfig>)>,
+    current: RwLock<Configs>,
+}
+
+struct Configs {
+    data: (Arc<ServerConfig>, Arc<ClientConfig>),
+    control: (Arc<ServerConfig>, Arc<ClientConfig>),
 }
 
 fn refused(error: impl std::fmt::Display) -> OpenError {
     OpenError::Tls(error.to_string())
 }
 
-fn configs(id: ReplicaId, identity: PeerIdentity) -> Result<(Arc<ServerConfig>, Arc<ClientConfig>), OpenError> {
+fn configs(id: ReplicaId, identity: PeerIdentity) -> Result<Configs, OpenError> {
     let PeerIdentity { certificates, key, roots } = identity;
     let leaf = certificates.first().ok_or_else(|| refused("no certificate given"))?;
     if replica_of(leaf) != Some(id.0) {
@@ -69,15 +78,21 @@ fn configs(id: ReplicaId, identity: PeerIdentity) -> Result<(Arc<ServerConfig>, 
         .with_client_cert_verifier(verifier)
         .with_single_cert(certificates.clone(), key.clone_key())
         .map_err(refused)?;
-    server.alpn_protocols = vec![b"h2".to_vec()];
-    let mut client = ClientConfig::builder_with_provider(provider)
+    let client = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(refused)?
         .with_root_certificates(store)
         .with_client_auth_cert(certificates, key)
         .map_err(refused)?;
-    client.alpn_protocols = vec![b"h2".to_vec()];
-    Ok((Arc::new(server), Arc::new(client)))
+    // Tickets would only be written after every handshake; connections are few and long.
+    server.send_tls13_tickets = 0;
+    let speaking = |protocol: &[u8]| {
+        let (mut server, mut client) = (server.clone(), client.clone());
+        server.alpn_protocols = vec![protocol.to_vec()];
+        client.alpn_protocols = vec![protocol.to_vec()];
+        (Arc::new(server), Arc::new(client))
+    };
+    Ok(Configs { data: speaking(DATA), control: speaking(CONTROL) })
 }
 
 impl Tls {
@@ -92,12 +107,20 @@ impl Tls {
         Ok(())
     }
 
-    pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(Arc::clone(&self.current.read().0))
+    pub(super) fn data_acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.current.read().data.0))
     }
 
-    pub(crate) fn connector(&self) -> TlsConnector {
-        TlsConnector::from(Arc::clone(&self.current.read().1))
+    pub(super) fn data_connector(&self) -> TlsConnector {
+        TlsConnector::from(Arc::clone(&self.current.read().data.1))
+    }
+
+    pub(super) fn control_acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.current.read().control.0))
+    }
+
+    pub(super) fn control_connector(&self) -> TlsConnector {
+        TlsConnector::from(Arc::clone(&self.current.read().control.1))
     }
 }
 

@@ -10,21 +10,10 @@ use quilt_raft::{
 };
 use quilt_storage::MemoryLog;
 
-const DEADLINE: Duration = Duration::from_secs(20);
-
-fn key(name: &str) -> Key {
-    Key::new("default", "", "configmaps", "default", name).expect("valid key")
-}
+use crate::harness::{DEADLINE, key, last};
 
 fn put(name: &str, value: &str) -> Op {
     Op::from(Put { key: key(name).bytes().clone(), value: Bytes::copy_from_slice(value.as_bytes()), ..Put::default() })
-}
-
-fn last(decision: Decision) -> Revision {
-    match decision {
-        Decision::Applied { last, .. } => last,
-        Decision::Rejected { .. } => panic!("rejected: {decision:?}"),
-    }
 }
 
 /// A write is decided once, read back at every consistency, refused when a compare fails, and watched in order.

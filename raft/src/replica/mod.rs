@@ -1,4 +1,11 @@
-//! [`Replica`]: all that the layers above see of agreement. Assembly of one replica; knows everybody here a little.
+//! [`Replica`]: all that the layers above see of agreement. Knows everybody here a little.
+
+mod assemble;
+mod decision;
+mod options;
+#[cfg(test)]
+mod tests;
+mod threads;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -7,33 +14,34 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::type_config::TypeConfigExt;
-use quilt_proto::{KeyPrefix, Outcome, ReplicaId, Revision, Txn, outcome};
-use quilt_state::{Machine, MemoryStore, Store};
-use quilt_storage::{LogEngine, MemoryLog};
-use tokio::sync::{mpsc, watch};
+use quilt_proto::{KeyPrefix, ReplicaId, Revision, Txn};
+use quilt_state::Store;
+use quilt_storage::LogEngine;
+use tokio::sync::watch;
 
-use crate::admin::{self, Admin};
+use crate::admin::Admin;
+#[cfg(test)]
 use crate::answers::Answers;
 use crate::applied::Applied;
 use crate::clock::{self, Clock};
-use crate::courier::{Courier, Destination};
+use crate::courier::Destination;
 use crate::error::{AskError, OpenError, ProposeError, ReadError};
-use crate::housekeeping::Housekeeping;
 use crate::hub::{EventStream, Hub};
-use crate::leadership::{self, LeaderId, Leadership};
-use crate::log_store::LogStore;
+use crate::leadership::{LeaderId, Leadership};
 use crate::proposer::{Proposer, Refused};
 use crate::read::ReadIndex;
 use crate::requests::{Answer, Requests};
 use crate::retention::Retention;
 use crate::service::{Handler, Services};
-use crate::settings::{self, Timing};
-use crate::snapshot::{MemorySnapshots, SnapshotHome};
-use crate::state_machine::{Listeners, Raft, StateMachine};
+use crate::state_machine::Raft;
 use crate::status::{self, Load, Status};
-use crate::transport::{self, Dialer, Network, PeerIdentity, Peers, Service, Tls, TransportOptions};
+use crate::transport::{PeerIdentity, Peers, Tls, TransportOptions};
 use crate::types::TypeConfig;
 use crate::view::{Consistency, View};
+
+pub use decision::Decision;
+pub use options::{Options, Parts};
+use threads::Threads;
 
 /// Added to a transaction's expiry: clocks of proposer and leader may differ by what a message takes.
 const EXPIRY_MARGIN_MS: u64 = 500;
@@ -43,103 +51,6 @@ const LOCAL_DEADLINE: Duration = Duration::from_secs(10);
 const BACKGROUND_PATIENCE: Duration = Duration::from_secs(60);
 /// A member that answered the leader within this counts as alive.
 const ALIVE_WITHIN: Duration = Duration::from_secs(2);
-/// How long the own threads may take to end.
-const RUNTIME_END: Duration = Duration::from_secs(5);
-
-/// Who a replica is and how it behaves.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Its id within the control plane.
-    pub id: ReplicaId,
-    /// Id of the control plane; peers of another one are refused.
-    pub cluster: String,
-    /// Raised by every restore; peers of another epoch are refused.
-    pub epoch: u64,
-    /// Heartbeats and elections.
-    pub timing: Timing,
-    /// Bytes of events held for watchers.
-    pub event_ring_bytes: usize,
-    /// Threads of the agreement layer, apart from the API's.
-    pub threads: usize,
-    /// How long history is kept for watches and old reads; never less than 75 s.
-    pub history_window: Duration,
-    /// Bytes of log that stay for peers that were away.
-    pub log_keep_bytes: u64,
-}
-
-impl Options {
-    /// The usual settings.
-    #[must_use]
-    pub fn new(id: ReplicaId, cluster: impl Into<String>) -> Self {
-        Self {
-            id,
-            cluster: cluster.into(),
-            epoch: 0,
-            timing: Timing::default(),
-            event_ring_bytes: 64 << 20,
-            threads: 2,
-            history_window: Duration::from_secs(600),
-            log_keep_bytes: 256 << 20,
-        }
-    }
-}
-
-/// What a replica keeps its data in.
-pub struct Parts {
-    /// The state machine's rows.
-    pub store: Arc<dyn Store>,
-    /// The raft log.
-    pub log: Arc<dyn LogEngine>,
-    /// Its snapshots.
-    pub snapshots: Arc<dyn SnapshotHome>,
-}
-
-impl Parts {
-    /// A data directory.
-    #[must_use]
-    pub fn of(home: &quilt_storage::Home) -> Self {
-        let log: Arc<dyn LogEngine> = home.log.clone();
-        Self { store: Arc::new(home.state.clone()), log, snapshots: Arc::new(home.snapshots.clone()) }
-    }
-
-    /// Memory only: everything is gone with the process.
-    #[must_use]
-    pub fn memory() -> Self {
-        let store = Arc::new(MemoryStore::new());
-        let snapshots = Arc::new(MemorySnapshots::new(Arc::clone(&store)));
-        Self { store, log: Arc::new(MemoryLog::new()), snapshots }
-    }
-}
-
-/// What apply decided about a transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// All of it was done; operation i has revision `first + i`.
-    Applied {
-        /// Revision of the first operation.
-        first: Revision,
-        /// Revision of the last: the state right behind the transaction.
-        last: Revision,
-    },
-    /// A compare failed and nothing was done.
-    Rejected {
-        /// Index of the first compare that failed.
-        compare: usize,
-        /// The key's revision found there; zero when absent.
-        mod_revision: Revision,
-    },
-}
-
-/// Threads that end with the replica.
-struct Runtime(Option<tokio::runtime::Runtime>);
-
-impl Drop for Runtime {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
 
 struct Inner {
     options: Options,
@@ -161,8 +72,8 @@ struct Inner {
     leadership: watch::Receiver<Leadership>,
     destination: watch::Receiver<Destination>,
     stopped: Arc<watch::Sender<Option<String>>>,
-    runtime: parking_lot::Mutex<Runtime>,
-    handle: tokio::runtime::Handle,
+    threads: parking_lot::Mutex<Option<Threads>>,
+    control: tokio::runtime::Handle,
 }
 
 /// One replica of the control plane. Cheap to clone; the replica stops when the last clone is gone.
@@ -200,11 +111,8 @@ impl Replica {
     /// # Errors
     /// See [`OpenError`].
     pub async fn open(options: Options, parts: Parts, transport: Option<TransportOptions>) -> Result<Self, OpenError> {
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        builder.worker_threads(options.threads.max(1)).thread_name("raft").enable_all();
-        let runtime = Runtime(Some(builder.build().map_err(OpenError::Runtime)?));
-        let handle = runtime.0.as_ref().map(tokio::runtime::Runtime::handle).expect("just built").clone();
-        let assembled = handle.spawn(assemble(options, parts, transport, runtime, handle.clone()));
+        let threads = Threads::start(options.threads).map_err(OpenError::Runtime)?;
+        let assembled = threads.control().spawn(assemble::assemble(options, parts, transport, threads));
         let inner = assembled.await.map_err(|error| OpenError::Runtime(std::io::Error::other(error)))??;
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -272,9 +180,10 @@ impl Replica {
         let expires_at_ms = self.inner.clock.now_ms().saturating_add(left_ms).saturating_add(EXPIRY_MARGIN_MS);
         let answer = self.inner.requests.begin(session, txn, expires_at_ms, left, fence)?;
         match answer.await {
-            Ok(Answer::Outcome(outcome)) => decision(outcome),
+            Ok(Answer::Outcome(outcome)) => Decision::of(outcome),
             Ok(Answer::NotApplied) => Err(ProposeError::NotApplied),
             Ok(Answer::NotLeader) => Err(ProposeError::NotLeader),
+            Ok(Answer::Overloaded(limit)) => Err(ProposeError::Overloaded { limit }),
             Ok(Answer::Unknown) | Err(_) => Err(ProposeError::Unknown),
         }
     }
@@ -459,13 +368,13 @@ impl Replica {
             return; // the runtime has ended: somebody else has shut down
         }
         let store = Arc::clone(&inner.store);
-        let runtime = std::mem::replace(&mut *inner.runtime.lock(), Runtime(None)).0.take();
+        let threads = inner.threads.lock().take();
         let last = TypeConfig::spawn_blocking(move || {
             if let Err(error) = store.flush() {
                 tracing::error!(%error, "flushing the state at shutdown");
             }
-            if let Some(runtime) = runtime {
-                runtime.shutdown_timeout(RUNTIME_END);
+            if let Some(threads) = threads {
+                threads.end();
             }
         });
         if let Err(error) = last.await {
@@ -494,7 +403,7 @@ impl Replica {
         &self,
         what: impl Future<Output = T> + Send + 'static,
     ) -> tokio::task::JoinHandle<T> {
-        self.inner.handle.spawn(what)
+        self.inner.control.spawn(what)
     }
 }
 
@@ -516,232 +425,4 @@ fn stop(stopped: &watch::Sender<Option<String>>, requests: &Requests, hub: &Hub,
     requests.stop();
     hub.stop();
     reads.stop();
-}
-
-fn decision(outcome: Outcome) -> Result<Decision, ProposeError> {
-    match outcome.result {
-        Some(outcome::Result::Applied(applied)) => Ok(Decision::Applied {
-            first: Revision::new(applied.first_revision),
-            last: Revision::new(applied.last_revision),
-        }),
-        Some(outcome::Result::Rejected(rejected)) => Ok(Decision::Rejected {
-            compare: usize::try_from(rejected.compare).unwrap_or(usize::MAX),
-            mod_revision: Revision::new(rejected.mod_revision),
-        }),
-        Some(outcome::Result::Expired(_)) => Err(ProposeError::NotApplied),
-        Some(outcome::Result::Invalid(text)) => Err(ProposeError::Invalid(text)),
-        // An outcome of a later release. It was decided; this release cannot say how.
-        None => Err(ProposeError::Unknown),
-    }
-}
-
-async fn assemble(
-    options: Options,
-    parts: Parts,
-    transport: Option<TransportOptions>,
-    runtime: Runtime,
-    handle: tokio::runtime::Handle,
-) -> Result<Inner, OpenError> {
-    let Parts { store, log, snapshots } = parts;
-    let id = options.id.0;
-    let storage = |error: &dyn std::fmt::Display| OpenError::Storage(error.to_string());
-    let config = settings::config(&options.cluster, options.timing)?;
-    let machine: Machine<dyn Store> = Machine::open(Arc::clone(&store)).map_err(|error| storage(&error))?;
-    let horizon = machine.horizon();
-    let term = machine.position().unwrap_or_default().term;
-    let clock = Arc::new(Clock::new(horizon.cluster_time_ms));
-    let hash = machine.hash().halves();
-    let applied = Arc::new(Applied::new(Arc::clone(&store), horizon, term, hash));
-    let hub = Arc::new(Hub::new(Arc::clone(&applied), options.event_ring_bytes));
-    let requests = Arc::new(Requests::new(applied.mark()));
-    let answers = Arc::new(Answers::default());
-    let (resets, reset) = mpsc::unbounded_channel();
-    let (dialer, listening) = match transport {
-        None => (None, None),
-        Some(TransportOptions { listener, identity }) => {
-            listener.set_nonblocking(true).map_err(OpenError::Listen)?;
-            let tls = Arc::new(Tls::new(options.id, identity)?);
-            let dialer = Dialer {
-                id: options.id,
-                cluster: options.cluster.clone(),
-                epoch: options.epoch,
-                tls: Arc::clone(&tls),
-                resets,
-            };
-            (Some(dialer), Some((listener, tls)))
-        }
-    };
-    let tls = listening.as_ref().map(|(_, tls)| Arc::clone(tls));
-    let peers = Arc::new(Peers::new(dialer));
-    let listeners = Listeners {
-        applied: Arc::clone(&applied),
-        hub: Arc::clone(&hub),
-        requests: Arc::clone(&requests),
-        answers: Arc::clone(&answers),
-        clock: Arc::clone(&clock),
-    };
-    let state_machine = StateMachine::new(machine, Arc::clone(&snapshots), listeners);
-    let log_store = LogStore::new(Arc::clone(&log));
-    let network = Network { id, peers: Arc::clone(&peers) };
-    let raft = Raft::new(id, Arc::new(config), network, log_store, state_machine);
-    let raft: Raft = raft.await.map_err(|error| storage(&error))?;
-
-    let leadership = Arc::new(watch::Sender::new(Leadership::Follower));
-    let destination = Arc::new(watch::Sender::new(Destination::default()));
-    let stopped = Arc::new(watch::Sender::new(None));
-    let proposer = Arc::new(Proposer::new(leadership.subscribe()));
-    let reads = Arc::new(ReadIndex::new(id, Arc::clone(&applied)));
-    let services = Arc::new(Services::new(id, leadership.subscribe(), destination.subscribe(), Arc::clone(&peers)));
-    {
-        let (raft, proposer) = (raft.clone(), Arc::clone(&proposer));
-        let handler: Handler = Arc::new(move |body| Box::pin(admin::serve(raft.clone(), Arc::clone(&proposer), body)));
-        services.register(admin::SERVICE, handler);
-    }
-
-    let lease = options.timing.lease();
-    TypeConfig::spawn(leadership::follow(raft.clone(), Arc::clone(&applied), lease, Arc::clone(&leadership)));
-    TypeConfig::spawn(Arc::clone(&proposer).run(raft.clone(), Arc::clone(&clock), Arc::clone(&requests)));
-    TypeConfig::spawn(Arc::clone(&reads).run(raft.clone(), Arc::clone(&peers), destination.subscribe()));
-    let housekeeping = Housekeeping {
-        applied: Arc::clone(&applied),
-        clock: Arc::clone(&clock),
-        proposer: Arc::clone(&proposer),
-        leadership: leadership.subscribe(),
-        window: options.history_window,
-    };
-    TypeConfig::spawn(housekeeping.run());
-    let retention = Retention {
-        raft: raft.clone(),
-        log: Arc::clone(&log),
-        store: Arc::clone(&store),
-        keep_bytes: options.log_keep_bytes,
-    };
-    TypeConfig::spawn(retention.clone().run());
-    let courier = Courier {
-        id,
-        requests: Arc::clone(&requests),
-        proposer: Arc::clone(&proposer),
-        peers: Arc::clone(&peers),
-        clock: Arc::clone(&clock),
-        destination: destination.subscribe(),
-        leadership: leadership.subscribe(),
-    };
-    TypeConfig::spawn(courier.run());
-    {
-        let following = crate::destination::follow(
-            id,
-            raft.clone(),
-            Arc::clone(&peers),
-            leadership.subscribe(),
-            Arc::clone(&destination),
-        );
-        let (stopped, requests, hub, reads) =
-            (Arc::clone(&stopped), Arc::clone(&requests), Arc::clone(&hub), Arc::clone(&reads));
-        TypeConfig::spawn(async move {
-            let reason = following.await;
-            stop(&stopped, &requests, &hub, &reads, &reason);
-        });
-    }
-    if let Some((listener, tls)) = listening {
-        TypeConfig::spawn(transport::stand_when_reset(raft.clone(), Arc::clone(&peers), lease, reset));
-        TypeConfig::spawn(transport::keep_in_touch(Arc::clone(&peers), Arc::clone(&applied)));
-        let service = Service {
-            id: options.id,
-            cluster: options.cluster.clone(),
-            epoch: options.epoch,
-            raft: raft.clone(),
-            peers: Arc::clone(&peers),
-            proposer: Arc::clone(&proposer),
-            answers: Arc::clone(&answers),
-            services: Arc::clone(&services),
-            reads: Arc::clone(&reads),
-            applied: Arc::clone(&applied),
-            snapshots,
-            leadership: leadership.subscribe(),
-        };
-        TypeConfig::spawn(async move {
-            if let Err(error) = transport::serve(listener, tls, service).await {
-                tracing::error!(%error, "the peer service has ended");
-            }
-        });
-    }
-    {
-        // Until this has succeeded once the replica is not ready.
-        let reads = Arc::clone(&reads);
-        TypeConfig::spawn(async move {
-            while matches!(reads.linearize(Duration::from_secs(60)).await, Err(ReadError::NoLeader)) {}
-        });
-    }
-    Ok(Inner {
-        raft,
-        store,
-        log,
-        applied,
-        hub,
-        clock,
-        requests,
-        proposer,
-        #[cfg(test)]
-        answers,
-        reads,
-        services,
-        peers,
-        tls,
-        retention,
-        leadership: leadership.subscribe(),
-        destination: destination.subscribe(),
-        stopped,
-        runtime: parking_lot::Mutex::new(runtime),
-        handle,
-        options,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use quilt_proto::{Key, Op, Put, RequestId};
-
-    use super::*;
-
-    /// A request that reaches the log twice takes effect once and gives the same outcome both times; once its owner
-    /// has acknowledged the outcome, a late copy has no effect at all.
-    #[tokio::test]
-    async fn a_request_logged_twice_takes_effect_once() {
-        let replica = Replica::memory(ReplicaId(1)).await;
-        let inner = &replica.inner;
-        let session = inner.requests.session().borrow().expect("registered");
-        let key = Key::new("default", "", "configmaps", "default", "a").expect("valid");
-        let put = Op::from(Put { key: key.bytes().clone(), ..Put::default() });
-        let id = RequestId { session, sequence: 900 };
-        let txn = Txn { request_id: Some(id), ..Txn::new(vec![], vec![put]) };
-        let log = async |answered_below| {
-            let mut waiting = inner.answers.expect(std::iter::once(id));
-            inner.proposer.submit(session, answered_below, [(txn.clone(), None)]).expect("leads");
-            waiting.next().await.expect("answered").1
-        };
-        let first = log(0).await;
-        assert!(matches!(first.result, Some(outcome::Result::Applied(_))));
-        let revision = inner.applied.mark().revision;
-        assert_eq!(log(0).await, first);
-        assert!(matches!(log(901).await.result, Some(outcome::Result::Invalid(_))));
-        assert_eq!(inner.applied.mark().revision, revision);
-    }
-
-    /// What expires before it can be applied is reported as not applied, and proven so by the log's own clock.
-    #[tokio::test]
-    async fn an_expired_request_is_never_applied() {
-        let replica = Replica::memory(ReplicaId(1)).await;
-        let inner = &replica.inner;
-        let session = inner.requests.session().borrow().expect("registered");
-        let revision = inner.applied.mark().revision;
-        let key = Key::new("default", "", "configmaps", "default", "a").expect("valid");
-        let txn = Txn::new(vec![], vec![Op::delete(&key)]);
-        let past = inner.clock.now_ms() - 1;
-        let answer = inner.requests.begin(session, txn, past, Duration::from_secs(5), None).expect("taken");
-        let answer = answer.await.expect("answered");
-        let expired =
-            matches!(&answer, Answer::Outcome(outcome) if matches!(outcome.result, Some(outcome::Result::Expired(_))));
-        assert!(expired || answer == Answer::NotApplied, "{answer:?}");
-        assert_eq!(inner.applied.mark().revision, revision);
-    }
 }

@@ -1,15 +1,13 @@
 //! Three replicas over real loopback TLS, on disk.
-#![allow(clippy::disallowed_methods)]
-
-mod harness;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use harness::{Cluster, DEADLINE, create, key, last, put};
 use quilt_proto::{Compare, KeyPrefix, ReplicaId, Revision, Txn};
 use quilt_raft::{AdminError, Consistency, Limit, Role, Timing};
+
+use crate::harness::{Cluster, DEADLINE, create, key, last, put};
 
 /// A write through a follower is applied once, readable at once on every replica, and all states are the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,4 @@
 //! A control plane of several replicas in one process, each with its own directory, port and certificate.
-#![allow(dead_code, unreachable_pub, clippy::disallowed_methods)]
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -12,35 +11,35 @@ use quilt_storage::{Home, Identity};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-pub fn key(name: &str) -> Key {
+pub(crate) fn key(name: &str) -> Key {
     Key::new("default", "", "configmaps", "default", name).expect("valid key")
 }
 
-pub fn put(name: &str) -> Op {
+pub(crate) fn put(name: &str) -> Op {
     Op::from(Put { key: key(name).bytes().clone(), value: Bytes::from_static(b"{}"), ..Put::default() })
 }
 
 /// Creates a key that must not exist: applied twice, the second shows as rejected.
-pub fn create(name: &str) -> Txn {
+pub(crate) fn create(name: &str) -> Txn {
     Txn::new(vec![Compare::absent(&key(name))], vec![put(name)])
 }
 
-pub fn last(decision: Decision) -> Revision {
+pub(crate) fn last(decision: Decision) -> Revision {
     match decision {
         Decision::Applied { last, .. } => last,
         Decision::Rejected { .. } => panic!("{decision:?}"),
     }
 }
 
-pub struct Authority {
+pub(crate) struct Authority {
     certificate: rcgen::Certificate,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::<String>::new()).expect("params");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -48,7 +47,7 @@ impl Authority {
         Self { certificate, issuer: Issuer::new(params, key) }
     }
 
-    pub fn identity(&self, id: u64) -> PeerIdentity {
+    pub(crate) fn identity(&self, id: u64) -> PeerIdentity {
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new(vec![peer_name(ReplicaId(id))]).expect("params");
         let leaf = params.signed_by(&key, &self.issuer).expect("signed");
@@ -66,7 +65,7 @@ struct Node {
     running: Option<(Replica, Home)>,
 }
 
-pub struct Cluster {
+pub(crate) struct Cluster {
     authority: Authority,
     timing: Timing,
     nodes: BTreeMap<u64, Node>,
@@ -74,12 +73,12 @@ pub struct Cluster {
 
 impl Cluster {
     /// Starts replicas and founds a control plane of them.
-    pub async fn start(size: u64) -> Self {
+    pub(crate) async fn start(size: u64) -> Self {
         Self::start_with(size, Timing::relaxed()).await
     }
 
     /// The same with other heartbeats and elections.
-    pub async fn start_with(size: u64, timing: Timing) -> Self {
+    pub(crate) async fn start_with(size: u64, timing: Timing) -> Self {
         let cluster = Self::unfounded(size, timing).await;
         cluster.get(1).admin().initialize(cluster.members()).await.expect("founded");
         for id in cluster.ids() {
@@ -89,7 +88,7 @@ impl Cluster {
     }
 
     /// Starts replicas that hold nothing yet.
-    pub async fn unfounded(size: u64, timing: Timing) -> Self {
+    pub(crate) async fn unfounded(size: u64, timing: Timing) -> Self {
         let mut cluster = Self { authority: Authority::new(), timing, nodes: BTreeMap::new() };
         for _ in 0..size {
             cluster.add().await;
@@ -98,12 +97,12 @@ impl Cluster {
     }
 
     /// All replicas with their addresses.
-    pub fn members(&self) -> BTreeMap<ReplicaId, String> {
+    pub(crate) fn members(&self) -> BTreeMap<ReplicaId, String> {
         self.nodes.iter().map(|(id, node)| (ReplicaId(*id), node.address.to_string())).collect()
     }
 
     /// Starts another replica with an empty directory.
-    pub async fn add(&mut self) -> (u64, String) {
+    pub(crate) async fn add(&mut self) -> (u64, String) {
         let id = self.nodes.len() as u64 + 1;
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
@@ -125,11 +124,11 @@ impl Cluster {
         node.running = Some((replica, home));
     }
 
-    pub fn ids(&self) -> Vec<u64> {
+    pub(crate) fn ids(&self) -> Vec<u64> {
         self.nodes.keys().copied().collect()
     }
 
-    pub fn get(&self, id: u64) -> &Replica {
+    pub(crate) fn get(&self, id: u64) -> &Replica {
         &self.nodes[&id].running.as_ref().expect("running").0
     }
 
@@ -137,7 +136,7 @@ impl Cluster {
         self.nodes.iter().filter_map(|(id, node)| Some((*id, &node.running.as_ref()?.0)))
     }
 
-    pub async fn shut_down(&mut self, id: u64) {
+    pub(crate) async fn shut_down(&mut self, id: u64) {
         let (replica, home) = self.nodes.get_mut(&id).expect("known").running.take().expect("running");
         replica.shutdown().await;
         drop(replica);
@@ -146,18 +145,18 @@ impl Cluster {
 
     /// Ends a replica the way a killed process ends: nothing is flushed, nobody is told, its sockets close. There must be
     /// no other clone of the replica.
-    pub fn kill(&mut self, id: u64) {
+    pub(crate) fn kill(&mut self, id: u64) {
         drop(self.nodes.get_mut(&id).expect("known").running.take().expect("running"));
     }
 
-    pub async fn restart(&mut self, id: u64) {
+    pub(crate) async fn restart(&mut self, id: u64) {
         let address = self.nodes[&id].address;
         let listener = TcpListener::bind(address).expect("its port is free again");
         self.open(id, listener).await;
     }
 
     /// The replica that leads, once one does.
-    pub async fn leader(&self) -> u64 {
+    pub(crate) async fn leader(&self) -> u64 {
         let found = async {
             loop {
                 for (id, replica) in self.running() {
@@ -171,7 +170,7 @@ impl Cluster {
         tokio::time::timeout(DEADLINE, found).await.expect("a leader in time")
     }
 
-    pub async fn until(&self, id: u64, wanted: impl Fn(&Status) -> bool) {
+    pub(crate) async fn until(&self, id: u64, wanted: impl Fn(&Status) -> bool) {
         let reached = async {
             while !wanted(&self.get(id).status()) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -182,14 +181,14 @@ impl Cluster {
         }
     }
 
-    pub async fn wait_for_revision(&self, revision: u64) {
+    pub(crate) async fn wait_for_revision(&self, revision: u64) {
         for (id, _) in self.running() {
             self.until(id, |status| status.revision >= revision).await;
         }
     }
 
     /// Waits until all running replicas are at one index with one hash; returns the revision there.
-    pub async fn same_state(&self) -> u64 {
+    pub(crate) async fn same_state(&self) -> u64 {
         let same = async {
             loop {
                 let states: Vec<_> = self
@@ -207,7 +206,7 @@ impl Cluster {
         tokio::time::timeout(DEADLINE, same).await.expect("equal in time")
     }
 
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         for id in self.ids() {
             if self.nodes[&id].running.is_some() {
                 self.shut_down(id).await;

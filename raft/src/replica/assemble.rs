@@ -1,0 +1,193 @@
+//! Puts one replica together out of its parts, in the order in which they depend on each other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::type_config::TypeConfigExt;
+use quilt_state::{Machine, Store};
+use tokio::sync::{mpsc, watch};
+
+use super::threads::Threads;
+use super::{Inner, Options, Parts, stop};
+use crate::admin;
+use crate::answers::Answers;
+use crate::applied::Applied;
+use crate::clock::Clock;
+use crate::courier::{Courier, Destination};
+use crate::error::{OpenError, ReadError};
+use crate::housekeeping::Housekeeping;
+use crate::hub::Hub;
+use crate::leadership::{self, Leadership};
+use crate::log_store::LogStore;
+use crate::proposer::Proposer;
+use crate::read::ReadIndex;
+use crate::requests::Requests;
+use crate::retention::Retention;
+use crate::service::{Handler, Services};
+use crate::settings;
+use crate::state_machine::{Listeners, Raft, StateMachine};
+use crate::transport::{self, Dialer, Network, Peers, Service, Tls, TransportOptions};
+use crate::types::TypeConfig;
+
+pub(super) async fn assemble(
+    options: Options,
+    parts: Parts,
+    transport: Option<TransportOptions>,
+    threads: Threads,
+) -> Result<Inner, OpenError> {
+    let Parts { store, log, snapshots } = parts;
+    let id = options.id.0;
+    let (control, data) = (threads.control(), threads.data());
+    let storage = |error: &dyn std::fmt::Display| OpenError::Storage(error.to_string());
+    let config = settings::config(&options.cluster, options.timing)?;
+    let machine: Machine<dyn Store> = Machine::open(Arc::clone(&store)).map_err(|error| storage(&error))?;
+    let horizon = machine.horizon();
+    let term = machine.position().unwrap_or_default().term;
+    let clock = Arc::new(Clock::new(horizon.cluster_time_ms));
+    let hash = machine.hash().halves();
+    let applied = Arc::new(Applied::new(Arc::clone(&store), horizon, term, hash));
+    let hub = Arc::new(Hub::new(Arc::clone(&applied), options.event_ring_bytes));
+    let requests = Arc::new(Requests::new(applied.mark()));
+    let answers = Arc::new(Answers::default());
+    let (resets, reset) = mpsc::unbounded_channel();
+    let (dialer, listening) = match transport {
+        None => (None, None),
+        Some(TransportOptions { listener, identity }) => {
+            listener.set_nonblocking(true).map_err(OpenError::Listen)?;
+            let tls = Arc::new(Tls::new(options.id, identity)?);
+            let dialer = Dialer {
+                id: options.id,
+                cluster: options.cluster.clone(),
+                epoch: options.epoch,
+                tls: Arc::clone(&tls),
+                resets,
+                data: data.clone(),
+            };
+            (Some(dialer), Some((listener, tls)))
+        }
+    };
+    let tls = listening.as_ref().map(|(_, tls)| Arc::clone(tls));
+    let peers = Arc::new(Peers::new(dialer));
+    let listeners = Listeners {
+        applied: Arc::clone(&applied),
+        hub: Arc::clone(&hub),
+        requests: Arc::clone(&requests),
+        answers: Arc::clone(&answers),
+        clock: Arc::clone(&clock),
+    };
+    let state_machine = StateMachine::new(machine, Arc::clone(&snapshots), listeners);
+    let log_store = LogStore::new(Arc::clone(&log));
+    let network = Network { id, peers: Arc::clone(&peers) };
+    let raft = Raft::new(id, Arc::new(config), network, log_store, state_machine);
+    let raft: Raft = raft.await.map_err(|error| storage(&error))?;
+
+    let leadership = Arc::new(watch::Sender::new(Leadership::Follower));
+    let destination = Arc::new(watch::Sender::new(Destination::default()));
+    let stopped = Arc::new(watch::Sender::new(None));
+    let proposer = Arc::new(Proposer::new(leadership.subscribe()));
+    let reads = Arc::new(ReadIndex::new(id, Arc::clone(&applied)));
+    let services = Arc::new(Services::new(id, leadership.subscribe(), destination.subscribe(), Arc::clone(&peers)));
+    {
+        let (raft, proposer) = (raft.clone(), Arc::clone(&proposer));
+        let handler: Handler = Arc::new(move |body| Box::pin(admin::serve(raft.clone(), Arc::clone(&proposer), body)));
+        services.register(admin::SERVICE, handler);
+    }
+
+    let lease = options.timing.lease();
+    TypeConfig::spawn(leadership::follow(raft.clone(), Arc::clone(&applied), lease, Arc::clone(&leadership)));
+    TypeConfig::spawn(Arc::clone(&proposer).run(raft.clone(), Arc::clone(&clock), Arc::clone(&requests)));
+    TypeConfig::spawn(Arc::clone(&reads).run(raft.clone(), Arc::clone(&peers), destination.subscribe()));
+    let housekeeping = Housekeeping {
+        applied: Arc::clone(&applied),
+        clock: Arc::clone(&clock),
+        proposer: Arc::clone(&proposer),
+        leadership: leadership.subscribe(),
+        window: options.history_window,
+    };
+    TypeConfig::spawn(housekeeping.run());
+    let retention = Retention {
+        raft: raft.clone(),
+        log: Arc::clone(&log),
+        store: Arc::clone(&store),
+        keep_bytes: options.log_keep_bytes,
+    };
+    TypeConfig::spawn(retention.clone().run());
+    let courier = Courier {
+        id,
+        requests: Arc::clone(&requests),
+        proposer: Arc::clone(&proposer),
+        peers: Arc::clone(&peers),
+        clock: Arc::clone(&clock),
+        destination: destination.subscribe(),
+        leadership: leadership.subscribe(),
+    };
+    TypeConfig::spawn(courier.run());
+    {
+        let following = crate::destination::follow(
+            id,
+            raft.clone(),
+            Arc::clone(&peers),
+            leadership.subscribe(),
+            Arc::clone(&destination),
+        );
+        let (stopped, requests, hub, reads) =
+            (Arc::clone(&stopped), Arc::clone(&requests), Arc::clone(&hub), Arc::clone(&reads));
+        TypeConfig::spawn(async move {
+            let reason = following.await;
+            stop(&stopped, &requests, &hub, &reads, &reason);
+        });
+    }
+    if let Some((listener, tls)) = listening {
+        TypeConfig::spawn(transport::stand_when_reset(raft.clone(), Arc::clone(&peers), lease, reset));
+        TypeConfig::spawn(transport::keep_in_touch(Arc::clone(&peers), Arc::clone(&applied)));
+        let service = Service {
+            id: options.id,
+            cluster: options.cluster.clone(),
+            epoch: options.epoch,
+            raft: raft.clone(),
+            peers: Arc::clone(&peers),
+            proposer: Arc::clone(&proposer),
+            answers: Arc::clone(&answers),
+            services: Arc::clone(&services),
+            reads: Arc::clone(&reads),
+            applied: Arc::clone(&applied),
+            snapshots,
+            leadership: leadership.subscribe(),
+        };
+        TypeConfig::spawn(async move {
+            if let Err(error) = transport::listen(listener, tls, Arc::new(service), data).await {
+                tracing::error!(%error, "the peer service has ended");
+            }
+        });
+    }
+    {
+        // Until this has succeeded once the replica is not ready.
+        let reads = Arc::clone(&reads);
+        TypeConfig::spawn(async move {
+            while matches!(reads.linearize(Duration::from_secs(60)).await, Err(ReadError::NoLeader)) {}
+        });
+    }
+    Ok(Inner {
+        raft,
+        store,
+        log,
+        applied,
+        hub,
+        clock,
+        requests,
+        proposer,
+        #[cfg(test)]
+        answers,
+        reads,
+        services,
+        peers,
+        tls,
+        retention,
+        leadership: leadership.subscribe(),
+        destination: destination.subscribe(),
+        stopped,
+        threads: parking_lot::Mutex::new(Some(threads)),
+        control,
+        options,
+    })
+}

@@ -1,0 +1,77 @@
+//! What a replica is opened with: who it is, how it behaves, what it keeps its data in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quilt_proto::ReplicaId;
+use quilt_state::{MemoryStore, Store};
+use quilt_storage::{LogEngine, MemoryLog};
+
+use crate::settings::Timing;
+use crate::snapshot::{MemorySnapshots, SnapshotHome};
+
+/// Who a replica is and how it behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Its id within the control plane.
+    pub id: ReplicaId,
+    /// Id of the control plane; peers of another one are refused.
+    pub cluster: String,
+    /// Raised by every restore; peers of another epoch are refused.
+    pub epoch: u64,
+    /// Heartbeats and elections.
+    pub timing: Timing,
+    /// Bytes of events held for watchers.
+    pub event_ring_bytes: usize,
+    /// Threads that carry the log and whole states to and from peers. Heartbeats, votes and agreement itself have a thread
+    /// of their own beside them, and none of these does the API's work.
+    pub threads: usize,
+    /// How long history is kept for watches and old reads; never less than 75 s.
+    pub history_window: Duration,
+    /// Bytes of log that stay for peers that were away.
+    pub log_keep_bytes: u64,
+}
+
+impl Options {
+    /// The usual settings.
+    #[must_use]
+    pub fn new(id: ReplicaId, cluster: impl Into<String>) -> Self {
+        Self {
+            id,
+            cluster: cluster.into(),
+            epoch: 0,
+            timing: Timing::default(),
+            event_ring_bytes: 64 << 20,
+            threads: 2,
+            history_window: Duration::from_secs(600),
+            log_keep_bytes: 256 << 20,
+        }
+    }
+}
+
+/// What a replica keeps its data in.
+pub struct Parts {
+    /// The state machine's rows.
+    pub store: Arc<dyn Store>,
+    /// The raft log.
+    pub log: Arc<dyn LogEngine>,
+    /// Its snapshots.
+    pub snapshots: Arc<dyn SnapshotHome>,
+}
+
+impl Parts {
+    /// A data directory.
+    #[must_use]
+    pub fn of(home: &quilt_storage::Home) -> Self {
+        let log: Arc<dyn LogEngine> = home.log.clone();
+        Self { store: Arc::new(home.state.clone()), log, snapshots: Arc::new(home.snapshots.clone()) }
+    }
+
+    /// Memory only: everything is gone with the process.
+    #[must_use]
+    pub fn memory() -> Self {
+        let store = Arc::new(MemoryStore::new());
+        let snapshots = Arc::new(MemorySnapshots::new(Arc::clone(&store)));
+        Self { store, log: Arc::new(MemoryLog::new()), snapshots }
+    }
+}

@@ -1,0 +1,176 @@
+//! The accepting side of a control connection: one task that reads questions and writes answers as they come.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures::future::{Either, select};
+use futures::stream::{FuturesUnordered, StreamExt};
+use openraft::type_config::TypeConfigExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+use super::SILENCE_MAX;
+use super::frame::{self, Reader};
+use crate::peer::control_frame::Body;
+use crate::peer::{
+    AppendReply, ControlFrame, PingReply, ReadIndexReply, TransferReply, Welcome, append_reply, read_index_reply,
+};
+use crate::transport::Service;
+use crate::transport::convert;
+use crate::transport::stream::PeerStream;
+use crate::types::TypeConfig;
+
+/// The first frame.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
+/// Questions of one peer being answered at once; further ones wait in the socket.
+const ANSWERING_MAX: usize = 1_024;
+/// How long a peer's read index question waits for a quorum.
+const READ_INDEX_WAIT: Duration = Duration::from_millis(500);
+
+/// Serves one peer until its connection ends.
+pub(crate) async fn serve(service: Arc<Service>, stream: PeerStream) {
+    let peer = stream.peer();
+    let (reading, mut writing) = tokio::io::split(stream);
+    let mut reader = Reader::new(reading);
+    let ended = match introduce(&service, peer, &mut reader, &mut writing).await {
+        Ok(()) => answer(&service, peer, &mut reader, &mut writing).await,
+        Err(error) => error,
+    };
+    tracing::debug!(peer, %ended, "a peer's control connection has ended");
+}
+
+async fn introduce(
+    service: &Service,
+    peer: u64,
+    reader: &mut Reader<impl AsyncRead + Unpin>,
+    writing: &mut (impl AsyncWrite + Unpin),
+) -> Result<(), io::Error> {
+    let hello = tokio::time::timeout(HELLO_TIMEOUT, reader.next()).await.map_err(io::Error::other)??;
+    let Some(Body::Hello(hello)) = hello.body else {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the peer does not introduce itself"));
+    };
+    let refused = service.admit(Some(peer), &hello).err();
+    let welcome = Welcome { refused: refused.clone().unwrap_or_default() };
+    write(writing, [ControlFrame { id: 0, body: Some(Body::Welcome(welcome)) }]).await?;
+    match refused {
+        None => Ok(()),
+        Some(reason) => Err(io::Error::new(io::ErrorKind::PermissionDenied, reason)),
+    }
+}
+
+async fn write(
+    writing: &mut (impl AsyncWrite + Unpin),
+    frames: impl IntoIterator<Item = ControlFrame>,
+) -> io::Result<()> {
+    let mut buffer = BytesMut::new();
+    frames.into_iter().for_each(|frame| frame::put(&mut buffer, &frame));
+    writing.write_all(&buffer).await?;
+    writing.flush().await
+}
+
+async fn answer(
+    service: &Service,
+    peer: u64,
+    reader: &mut Reader<impl AsyncRead + Unpin>,
+    writing: &mut (impl AsyncWrite + Unpin),
+) -> io::Error {
+    let mut answering = FuturesUnordered::new();
+    loop {
+        let full = answering.len() >= ANSWERING_MAX;
+        let next = async { if full { std::future::pending().await } else { reader.next().await } };
+        let next = tokio::time::timeout(SILENCE_MAX, next);
+        let answered = async {
+            match answering.next().await {
+                Some(answered) => answered,
+                None => std::future::pending().await,
+            }
+        };
+        let step = match select(std::pin::pin!(answered), std::pin::pin!(next)).await {
+            Either::Left((answered, _)) => Either::Left(answered),
+            Either::Right((asked, _)) => Either::Right(asked),
+        };
+        match step {
+            Either::Left(answered) => {
+                if let Err(error) = write(writing, [answered]).await {
+                    return error;
+                }
+            }
+            Either::Right(Ok(Ok(frame))) => {
+                service.peers.note_heard(peer);
+                answering.push(reply(service, frame));
+            }
+            Either::Right(Ok(Err(error))) => return error,
+            Either::Right(Err(_)) => return io::Error::new(io::ErrorKind::TimedOut, "the peer has fallen silent"),
+        }
+    }
+}
+
+async fn reply(service: &Service, question: ControlFrame) -> ControlFrame {
+    let body = match question.body {
+        Some(body) => decide(service, body).await.unwrap_or_else(Body::Failed),
+        None => Body::Failed("a question this release does not know".into()),
+    };
+    ControlFrame { id: question.id, body: Some(body) }
+}
+
+async fn decide(service: &Service, question: Body) -> Result<Body, String> {
+    let raft = &service.raft;
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    Ok(match question {
+        Body::Heartbeat(request) => {
+            use openraft::raft::AppendEntriesResponse as Response;
+
+            let request = convert::append_in(request).map_err(|error| text(&error))?;
+            let prev = request.prev_log_id;
+            let result = match raft.append_entries(request).await.map_err(|error| text(&error))? {
+                Response::Success | Response::PartialSuccess(_) => {
+                    Some(append_reply::Result::Matching(crate::peer::Matching { log_id: None }))
+                }
+                Response::Conflict => prev.as_ref().map(convert::id_out).map(append_reply::Result::Conflict),
+                Response::HigherVote(vote) => Some(append_reply::Result::HigherVote(convert::vote_out(&vote))),
+            };
+            Body::AppendReply(AppendReply { result })
+        }
+        Body::Vote(request) => {
+            let reply = raft.vote(convert::vote_request_in(request)).await.map_err(|error| text(&error))?;
+            Body::VoteReply(convert::vote_reply_out(&reply))
+        }
+        Body::PreVote(request) => {
+            let reply = raft.pre_vote(convert::vote_request_in(request)).await.map_err(|error| text(&error))?;
+            Body::VoteReply(convert::vote_reply_out(&reply))
+        }
+        Body::Transfer(request) => {
+            let request = convert::transfer_in(request);
+            let done = raft.handle_transfer_leader(request).await.map_err(|error| text(&error))?;
+            let refused = done.err().map(|error| error.to_string()).unwrap_or_default();
+            Body::TransferReply(TransferReply { refused })
+        }
+        Body::ReadIndex(_) => Body::ReadIndexReply(ReadIndexReply { result: Some(read_index(service).await?) }),
+        Body::Ping(_) => {
+            let mark = service.applied.mark();
+            Body::PingReply(PingReply {
+                term: mark.term,
+                applied_index: mark.index,
+                revision: mark.revision.get(),
+                hash_high: mark.hash.0,
+                hash_low: mark.hash.1,
+            })
+        }
+        _ => return Err("not a question".into()),
+    })
+}
+
+async fn read_index(service: &Service) -> Result<read_index_reply::Result, String> {
+    use openraft::async_runtime::watch::WatchReceiver as _;
+
+    let leader = service.raft.server_metrics().borrow_watched().current_leader;
+    if leader != Some(service.id.0) {
+        return Ok(read_index_reply::Result::NotLeader(leader.unwrap_or(0)));
+    }
+    match TypeConfig::timeout(READ_INDEX_WAIT, service.reads.index()).await {
+        Ok(Some(index)) => Ok(read_index_reply::Result::ReadIndex(index)),
+        Ok(None) => Err("too many reads are waiting".into()),
+        Err(_) => Err("no quorum confirmed the leadership in time".into()),
+    }
+}

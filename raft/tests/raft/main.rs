@@ -1,0 +1,7 @@
+//! The replica as the layers above use it: alone in memory, and as a whole control plane over real loopback TLS, on disk.
+//! One binary, since each links RocksDB and openraft anew.
+#![allow(clippy::disallowed_methods)]
+
+mod cluster;
+mod harness;
+mod memory;
