@@ -4,7 +4,7 @@
 //! word when this replica lags. It is called *not applied* only on proof from the log: the entry stream has passed the
 //! point behind which it can have no effect, and it was not there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ pub(crate) const REQUEST_BYTES_MAX: usize = 64 << 20;
 pub(crate) const TXN_ENCODED_BYTES_MAX: usize = 15 << 20;
 /// A request without an answer is sent again after this.
 const RESEND_AFTER: Duration = Duration::from_millis(200);
+/// How often open requests are looked through for such.
+const RESEND_LOOK: Duration = Duration::from_millis(50);
 /// How long an answer from the leader waits for the local apply.
 const LOCAL_APPLY_WAIT: Duration = Duration::from_millis(250);
 /// How long a fate still unknown at the deadline is pursued.
@@ -56,8 +58,10 @@ struct Open {
     reply: oneshot::Sender<Answer>,
     fence: Option<LeaderId>,
     deadline: Instant,
-    /// When and towards which leadership it was last sent.
-    sent: Option<(Instant, u64)>,
+    /// When it was last sent.
+    sent: Option<Instant>,
+    /// Whether it stands in the line of those to be sent.
+    due: bool,
     /// How often it was sent.
     sends: u32,
     /// The leader's word, and when it came.
@@ -72,6 +76,12 @@ struct Table {
     next: u64,
     open: BTreeMap<u64, Open>,
     bytes: usize,
+    /// Requests to be sent, in order, so that sending some does not look through all that are open.
+    due: VecDeque<u64>,
+    /// Towards which leadership requests were last sent.
+    sent_to: u64,
+    /// When open requests are looked through again for those to send anew.
+    look_at: Instant,
     /// The log up to here has been looked through for our requests.
     seen: Mark,
     stopped: bool,
@@ -106,6 +116,9 @@ impl Requests {
             next: 1,
             open: BTreeMap::new(),
             bytes: 0,
+            due: VecDeque::new(),
+            sent_to: 0,
+            look_at: TypeConfig::now(),
             seen,
             stopped: false,
         };
@@ -163,10 +176,10 @@ impl Requests {
         table.bytes += bytes;
         let (reply, answer) = oneshot::channel();
         let deadline = TypeConfig::now() + deadline;
-        table.open.insert(
-            sequence,
-            Open { txn: Arc::new(txn), bytes, reply, fence, deadline, sent: None, sends: 0, told: None },
-        );
+        let open =
+            Open { txn: Arc::new(txn), bytes, reply, fence, deadline, sent: None, due: true, sends: 0, told: None };
+        table.open.insert(sequence, open);
+        table.due.push_back(sequence);
         drop(table);
         self.wake.notify_one();
         Ok(answer)
@@ -177,29 +190,30 @@ impl Requests {
         let mut table = self.table.lock();
         let session = table.session?;
         let now = TypeConfig::now();
+        let table = &mut *table;
+        if leadership != table.sent_to || now >= table.look_at {
+            table.line_up(now, leadership != table.sent_to);
+            table.sent_to = leadership;
+            table.look_at = now + RESEND_LOOK;
+        }
         let answered_below = table.open.keys().next().copied().unwrap_or(table.next);
         let mut txns = Vec::new();
         let mut bytes = 0;
-        for open in table.open.values_mut() {
-            if open.told.is_some() {
+        while let Some(sequence) = table.due.front() {
+            // Answered while it stood in line.
+            let Some(open) = table.open.get_mut(sequence).filter(|open| open.told.is_none()) else {
+                table.due.pop_front();
                 continue;
-            }
-            let due = match open.sent {
-                None => true,
-                // A fenced request goes out once: its leadership either appended it or never will.
-                Some(_) if open.fence.is_some() => false,
-                Some((at, to)) => to != leadership || now >= at + RESEND_AFTER,
             };
-            if !due {
-                continue;
-            }
             if !txns.is_empty() && (txns.len() >= count_max || bytes + open.bytes > bytes_max) {
                 break;
             }
             bytes += open.bytes;
-            open.sent = Some((now, leadership));
+            open.sent = Some(now);
+            open.due = false;
             open.sends = open.sends.saturating_add(1);
             txns.push((Arc::clone(&open.txn), open.fence));
+            table.due.pop_front();
         }
         (!txns.is_empty()).then_some(Outgoing { session, answered_below, txns })
     }
@@ -282,6 +296,7 @@ impl Requests {
                 // more, and what was applied before has been answered above.
                 tracing::error!(session, "this replica's session was closed by another incarnation");
                 table.session = None;
+                table.due.clear();
                 table.candidate = new_session();
                 self.session.send_replace(None);
                 let open: Vec<u64> = table.open.keys().copied().collect();
@@ -352,6 +367,23 @@ fn told(outcome: &Outcome) -> Answer {
 }
 
 impl Table {
+    /// Puts requests in line that have to be sent again: to a new leadership all of them, else those long without an
+    /// answer.
+    fn line_up(&mut self, now: Instant, all: bool) {
+        for (sequence, open) in &mut self.open {
+            let again = match open.sent {
+                None => false,
+                // A fenced request goes out once: its leadership either appended it or never will.
+                Some(_) if open.fence.is_some() => false,
+                Some(at) => all || now >= at + RESEND_AFTER,
+            };
+            if again && !open.due && open.told.is_none() {
+                open.due = true;
+                self.due.push_back(*sequence);
+            }
+        }
+    }
+
     fn answer(&mut self, sequence: u64, answer: Answer) {
         if let Some(open) = self.open.remove(&sequence) {
             self.bytes -= open.bytes;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::files;
 
 /// Version of everything under a data directory. Raised when an older binary could no longer read it.
-pub const FORMAT: u64 = 1;
+pub const FORMAT: u64 = 2;
 
 const FILE: &str = "identity";
 
@@ -29,6 +29,17 @@ pub enum FormatError {
          start the newer quiltd that wrote it, or restore a backup made before the upgrade into an empty directory"
     )]
     Newer {
+        /// The data directory.
+        dir: PathBuf,
+        /// Its format.
+        found: u64,
+    },
+    /// The data was written by a version from before the first release.
+    #[error(
+        "{dir} holds data of format {found}, and this quiltd reads format {FORMAT} only: \
+         start over with an empty directory"
+    )]
+    Older {
         /// The data directory.
         dir: PathBuf,
         /// Its format.
@@ -95,6 +106,9 @@ pub(crate) fn read(dir: &Path) -> Result<Option<Stored>, FormatError> {
     if found > FORMAT {
         return Err(FormatError::Newer { dir: dir.to_owned(), found });
     }
+    if found < FORMAT {
+        return Err(FormatError::Older { dir: dir.to_owned(), found });
+    }
     let cluster = fields.get("cluster").ok_or_else(|| damaged("it has no field \"cluster\""))?;
     Ok(Some(Stored {
         identity: Identity { cluster: (*cluster).to_owned(), replica: number("replica")? },
@@ -127,7 +141,7 @@ pub(crate) fn expect(dir: &Path, stored: &Stored, expected: &Identity) -> Result
 mod tests {
     use super::*;
 
-    /// A newer format, a foreign owner and a damaged file are refused, each with what to do; a name that would break
+    /// A newer or an older format, a foreign owner and a damaged file are refused, each with what to do; a name that would break
     /// the file is never written.
     #[test]
     fn refusals() {
@@ -145,8 +159,13 @@ mod tests {
         std::fs::write(dir.path().join(FILE), "format = 9\nsomething = else\n").unwrap();
         let text = read(dir.path()).unwrap_err().to_string();
         assert!(text.contains("format 9") && text.contains("newer quiltd"), "{text}");
-        std::fs::write(dir.path().join(FILE), "format = 1\ncluster = a\nreplica = x\nepoch = 0\n").unwrap();
+        std::fs::write(dir.path().join(FILE), format!("format = {FORMAT}\ncluster = a\nreplica = x\nepoch = 0\n"))
+            .unwrap();
         assert!(read(dir.path()).unwrap_err().to_string().contains("\"replica\" is not a number"));
+
+        std::fs::write(dir.path().join(FILE), "format = 1\n").unwrap();
+        let text = read(dir.path()).unwrap_err().to_string();
+        assert!(text.contains("format 1") && text.contains("empty directory"), "{text}");
 
         let bad = Stored { identity: Identity { cluster: "a\nreplica = 5".into(), replica: 1 }, epoch: 0 };
         assert!(matches!(write(dir.path(), &bad), Err(FormatError::Name(_))));

@@ -104,6 +104,34 @@ impl Store for RocksStore {
         cursor.status().map_err(failed)
     }
 
+    fn first_under(
+        &self,
+        family: Family,
+        prefixes: &[&[u8]],
+        visit: &mut dyn FnMut(usize, &[u8]) -> Step,
+    ) -> Result<(), StoreError> {
+        if prefixes.is_empty() {
+            return Ok(());
+        }
+        let db = self.db();
+        // One cursor for all of them: making one costs more than a seek.
+        let mut cursor = db.raw_iterator_cf(cf(&db, family)?);
+        for (place, prefix) in prefixes.iter().enumerate() {
+            cursor.seek(prefix);
+            match cursor.item() {
+                Some((key, value)) if key.starts_with(prefix) => {
+                    if visit(place, value) == Step::Stop {
+                        return Ok(());
+                    }
+                }
+                Some(_) => {}
+                // Behind the last row, or at a block that cannot be read.
+                None => cursor.status().map_err(failed)?,
+            }
+        }
+        Ok(())
+    }
+
     fn write(&self, batch: &Batch) -> Result<(), StoreError> {
         let db = self.db();
         let mut rows = WriteBatch::default();

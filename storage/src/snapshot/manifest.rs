@@ -82,6 +82,12 @@ pub enum ManifestError {
         /// Its format.
         found: u64,
     },
+    /// It was made by a version from before the first release.
+    #[error("the snapshot has format {found}, and this quiltd reads format {FORMAT} only")]
+    Older {
+        /// Its format.
+        found: u64,
+    },
     /// It is of another control plane.
     #[error("the snapshot is of control plane {found}, this replica belongs to {expected}")]
     Foreign {
@@ -194,6 +200,9 @@ impl Manifest {
     pub(crate) fn accept(&self, stored: &Stored) -> Result<(), ManifestError> {
         if self.format > FORMAT {
             return Err(ManifestError::Newer { found: self.format });
+        }
+        if self.format < FORMAT {
+            return Err(ManifestError::Older { found: self.format });
         }
         let expected = &stored.identity.cluster;
         if &self.cluster != expected {

@@ -30,6 +30,21 @@ impl StateHash {
         self.0 = self.0.wrapping_add(row(family, key, value));
     }
 
+    /// The hash of one row alone.
+    pub(crate) fn of(family: Family, key: &[u8], value: &[u8]) -> Self {
+        Self(row(family, key, value))
+    }
+
+    /// Puts a row's hash in the place of the one it had before, if it had one.
+    pub(crate) fn replace(&mut self, old: Option<Self>, new: Self) {
+        self.0 = self.0.wrapping_sub(old.unwrap_or_default().0).wrapping_add(new.0);
+    }
+
+    /// Takes a row away by its hash.
+    pub(crate) fn subtract(&mut self, old: Self) {
+        self.0 = self.0.wrapping_sub(old.0);
+    }
+
     /// Takes a row away again.
     pub fn remove(&mut self, family: Family, key: &[u8], value: &[u8]) {
         self.0 = self.0.wrapping_sub(row(family, key, value));

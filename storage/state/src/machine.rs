@@ -47,6 +47,15 @@ pub struct Input {
     pub payload: Payload,
 }
 
+impl Input {
+    const fn entry(&self) -> Option<&Entry> {
+        match &self.payload {
+            Payload::Entry(entry) => Some(entry),
+            Payload::Blank | Payload::Membership(_) => None,
+        }
+    }
+}
+
 /// The outcome of one transaction, addressed to the session that asked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RequestOutcome {
@@ -153,6 +162,7 @@ impl<S: Store + ?Sized> Machine<S> {
         let store = Arc::clone(&self.store);
         let mut pending = Pending::new(&*store, self.hash);
         let mut applied = Applied::default();
+        pending.prefetch(inputs.iter().filter_map(Input::entry).flat_map(apply::keys).collect())?;
         for input in inputs {
             if let Some(last) = self.position
                 && input.position.index != last.index + 1
@@ -168,6 +178,7 @@ impl<S: Store + ?Sized> Machine<S> {
                 }
             }
         }
+        self.facts.sessions.write(&mut pending);
         let Pending { mut batch, events, hash, .. } = pending;
         self.hash = hash;
         batch.put(Family::Meta, row::MACHINE, self.row().encode_to_vec());

@@ -67,6 +67,25 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn first_under(
+        &self,
+        family: Family,
+        prefixes: &[&[u8]],
+        visit: &mut dyn FnMut(usize, &[u8]) -> Step,
+    ) -> Result<(), StoreError> {
+        let families = self.families.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(rows) = families.get(&family) else { return Ok(()) };
+        for (place, prefix) in prefixes.iter().enumerate() {
+            let first = rows.range(Bytes::copy_from_slice(prefix)..).next();
+            if let Some((_, value)) = first.filter(|(key, _)| key.starts_with(prefix))
+                && visit(place, value) == Step::Stop
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn write(&self, batch: &Batch) -> Result<(), StoreError> {
         let mut families = self.families.write().unwrap_or_else(PoisonError::into_inner);
         for write in &batch.writes {

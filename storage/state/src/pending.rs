@@ -12,10 +12,30 @@ use crate::machine::ApplyError;
 use crate::row;
 use crate::store::{Batch, Family, Step, Store};
 
+/// Bytes of latest versions read ahead for one batch.
+const PREFETCH_BYTES_MAX: usize = 16 << 20;
+
+/// The latest version of a key, and its row as it is stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub(crate) record: Arc<Record>,
+    row: Bytes,
+}
+
+impl Head {
+    /// `None` for a tombstone.
+    fn decode(row: Bytes) -> Result<Option<Self>, ApplyError> {
+        if row.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Self { record: Arc::new(Record::decode(row.clone())?), row }))
+    }
+}
+
 /// Latest versions changed so far, rows to write, events to publish.
 pub(crate) struct Pending<'a, S: ?Sized> {
     store: &'a S,
-    heads: BTreeMap<Bytes, Option<Arc<Record>>>,
+    heads: BTreeMap<Bytes, Option<Head>>,
     /// Rows to write.
     pub(crate) batch: Batch,
     /// Events in revision order.
@@ -61,8 +81,35 @@ impl<'a, S: Store + ?Sized> Pending<'a, S> {
         Ok((rows, more))
     }
 
+    /// Reads the latest versions of keys that the coming commands name, all at once: one by one each would cost a
+    /// cursor of the store. What is not read here is read when it is asked for.
+    pub(crate) fn prefetch(&mut self, mut keys: Vec<&Bytes>) -> Result<(), ApplyError> {
+        keys.sort_unstable();
+        keys.dedup();
+        let prefixes: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
+        let mut found: Vec<(usize, Bytes)> = Vec::with_capacity(keys.len());
+        let mut bytes = 0;
+        let mut complete = keys.len();
+        self.store.first_under(Family::Versions, &prefixes, &mut |place, value| {
+            bytes += value.len();
+            found.push((place, Bytes::copy_from_slice(value)));
+            if bytes < PREFETCH_BYTES_MAX {
+                Step::Next
+            } else {
+                complete = place + 1;
+                Step::Stop
+            }
+        })?;
+        let mut found = found.into_iter().peekable();
+        for (place, key) in keys.into_iter().enumerate().take(complete) {
+            let row = found.next_if(|(at, _)| *at == place).map(|(_, row)| row);
+            self.heads.insert(key.clone(), row.map_or(Ok(None), Head::decode)?);
+        }
+        Ok(())
+    }
+
     /// The latest version of `key`, expired or not; `None` when absent or deleted.
-    pub(crate) fn head(&self, key: &[u8]) -> Result<Option<Arc<Record>>, ApplyError> {
+    pub(crate) fn head(&self, key: &[u8]) -> Result<Option<Head>, ApplyError> {
         match self.heads.get(key) {
             Some(head) => Ok(head.clone()),
             None => head_in(self.store, key),
@@ -74,51 +121,49 @@ impl<'a, S: Store + ?Sized> Pending<'a, S> {
         &mut self,
         key: &Bytes,
         revision: Revision,
-        previous: Option<&Record>,
+        previous: Option<&Head>,
         record: Option<Arc<Record>>,
     ) {
         if let Some(previous) = previous {
-            self.hash.remove(Family::Versions, key, &previous.encode_to_vec());
-            if previous.expires_at_ms != 0 {
-                self.batch.delete(Family::Expiry, row::expiry(previous.expires_at_ms, key));
+            self.hash.remove(Family::Versions, key, &previous.row);
+            if previous.record.expires_at_ms != 0 {
+                self.batch.delete(Family::Expiry, row::expiry(previous.record.expires_at_ms, key));
             }
         }
-        let value = record.as_ref().map(|record| Bytes::from(record.encode_to_vec())).unwrap_or_default();
-        if let Some(record) = &record {
-            self.hash.add(Family::Versions, key, &value);
-            if record.expires_at_ms != 0 {
-                self.batch.put(Family::Expiry, row::expiry(record.expires_at_ms, key), Bytes::new());
+        let head = record.map(|record| Head { row: record.encode_to_vec().into(), record });
+        if let Some(head) = &head {
+            self.hash.add(Family::Versions, key, &head.row);
+            if head.record.expires_at_ms != 0 {
+                self.batch.put(Family::Expiry, row::expiry(head.record.expires_at_ms, key), Bytes::new());
             }
         }
-        self.batch.put(Family::Versions, row::version(key, revision), value);
-        self.heads.insert(key.clone(), record);
+        let row = head.as_ref().map(|head| head.row.clone()).unwrap_or_default();
+        self.batch.put(Family::Versions, row::version(key, revision), row);
+        self.heads.insert(key.clone(), head);
     }
 
-    /// Sets a row that counts towards the hash.
-    pub(crate) fn put_live(&mut self, family: Family, key: Bytes, old: Option<&[u8]>, value: Bytes) {
-        if let Some(old) = old {
-            self.hash.remove(family, &key, old);
-        }
-        self.hash.add(family, &key, &value);
+    /// Sets a row that counts towards the hash, and notes its hash in `stored`, where that of its former value is.
+    pub(crate) fn put_live(&mut self, family: Family, key: Bytes, stored: &mut Option<StateHash>, value: Bytes) {
+        let hash = StateHash::of(family, &key, &value);
+        self.hash.replace(stored.replace(hash), hash);
         self.batch.put(family, key, value);
     }
 
-    /// Deletes a row that counts towards the hash.
-    pub(crate) fn delete_live(&mut self, family: Family, key: Bytes, old: &[u8]) {
-        self.hash.remove(family, &key, old);
-        self.batch.delete(family, key);
+    /// Deletes a row that counts towards the hash; nothing is to be deleted when it was never stored.
+    pub(crate) fn delete_live(&mut self, family: Family, key: Bytes, stored: Option<StateHash>) {
+        if let Some(stored) = stored {
+            self.hash.subtract(stored);
+            self.batch.delete(family, key);
+        }
     }
 }
 
 /// The latest version of `key` in `store`.
-pub(crate) fn head_in<S: Store + ?Sized>(store: &S, key: &[u8]) -> Result<Option<Arc<Record>>, ApplyError> {
-    let mut head = None;
-    store.scan(Family::Versions, key, &row::versions_end(key), &mut |_, value| {
-        head = Some(Bytes::copy_from_slice(value));
+fn head_in<S: Store + ?Sized>(store: &S, key: &[u8]) -> Result<Option<Head>, ApplyError> {
+    let mut row = None;
+    store.first_under(Family::Versions, &[key], &mut |_, value| {
+        row = Some(Bytes::copy_from_slice(value));
         Step::Stop
     })?;
-    match head {
-        Some(bytes) if !bytes.is_empty() => Ok(Some(Arc::new(Record::decode(bytes)?))),
-        _ => Ok(None),
-    }
+    row.map_or(Ok(None), Head::decode)
 }

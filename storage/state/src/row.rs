@@ -66,13 +66,13 @@ pub fn session(session: u64) -> Bytes {
     join(&[&session.to_be_bytes()])
 }
 
-/// The outcome of one request.
+/// The outcomes of neighbouring requests.
 #[must_use]
-pub fn outcome(session: u64, sequence: u64) -> Bytes {
-    join(&[&session.to_be_bytes(), &sequence.to_be_bytes()])
+pub fn outcomes(session: u64, chunk: u64) -> Bytes {
+    join(&[&session.to_be_bytes(), &chunk.to_be_bytes()])
 }
 
-/// Splits a `Sessions` row key into session and, for an outcome, its sequence.
+/// Splits a `Sessions` row key into session and, for outcomes, which chunk they are.
 #[must_use]
 pub fn split_session(row: &[u8]) -> Option<(u64, Option<u64>)> {
     let (session, rest) = row.split_first_chunk::<8>()?;

@@ -2,24 +2,42 @@
 //!
 //! A session is one incarnation of a replica. Outcomes are kept from the acknowledged prefix upwards, so memory is
 //! proportional to what is in flight and needs no clock (Raft dissertation, section 6.3).
+//!
+//! Outcomes of neighbouring sequences share a row, and rows are written once for all entries applied together: an
+//! outcome of its own row, written and soon deleted, would cost the store as much as the object it is about. What a row
+//! holds depends only on the entries up to there, not on which of them were applied together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use prost::Message;
 use quilt_proto::Outcome;
-use quilt_proto::state::Session;
+use quilt_proto::state::{NumberedOutcome, Outcomes, Session};
 
+use crate::hash::StateHash;
 use crate::machine::ApplyError;
 use crate::pending::Pending;
 use crate::row;
 use crate::store::{Family, Step, Store};
 
-/// One session in memory, equal to its rows.
+/// Sequences whose outcomes share a row. Never changed: it is on disk.
+const CHUNK: u64 = 64;
+
+/// Outcomes of one row.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Open {
-    pub(crate) session: Session,
-    pub(crate) outcomes: BTreeMap<u64, Outcome>,
+struct Chunk {
+    outcomes: BTreeMap<u64, Outcome>,
+    /// Hash of the row as it is stored.
+    stored: Option<StateHash>,
+}
+
+/// One session in memory; equal to its rows once they are written.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Open {
+    session: Session,
+    /// Hash of the row as it is stored.
+    stored: Option<StateHash>,
+    chunks: BTreeMap<u64, Chunk>,
 }
 
 /// What the table says about a request id.
@@ -34,7 +52,11 @@ pub(crate) enum Seen<'a> {
 
 /// All open sessions.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Sessions(BTreeMap<u64, Open>);
+pub(crate) struct Sessions {
+    open: BTreeMap<u64, Open>,
+    /// Rows that differ from what is stored: of a session (`None`) and of its chunks.
+    changed: BTreeSet<(u64, Option<u64>)>,
+}
 
 impl Sessions {
     pub(crate) fn load<S: Store + ?Sized>(store: &S) -> Result<Self, ApplyError> {
@@ -45,10 +67,18 @@ impl Sessions {
         })?;
         let mut sessions = Self::default();
         for (key, value) in rows {
+            let stored = Some(StateHash::of(Family::Sessions, &key, &value));
             match row::split_session(&key) {
-                Some((id, None)) => sessions.0.entry(id).or_default().session = Session::decode(value)?,
-                Some((id, Some(sequence))) => {
-                    sessions.0.entry(id).or_default().outcomes.insert(sequence, Outcome::decode(value)?);
+                Some((id, None)) => {
+                    let open = sessions.open.entry(id).or_default();
+                    (open.session, open.stored) = (Session::decode(value)?, stored);
+                }
+                Some((id, Some(chunk))) => {
+                    let outcomes = Outcomes::decode(value)?.outcomes.into_iter();
+                    let outcomes =
+                        outcomes.map(|numbered| (numbered.sequence, numbered.outcome.unwrap_or_default())).collect();
+                    let open = sessions.open.entry(id).or_default();
+                    open.chunks.insert(chunk, Chunk { outcomes, stored });
                 }
                 None => return Err(ApplyError::Broken("a session row has a malformed key")),
             }
@@ -57,75 +87,98 @@ impl Sessions {
     }
 
     pub(crate) fn seen(&self, session: u64, sequence: u64) -> Seen<'_> {
-        match self.0.get(&session) {
+        match self.open.get(&session) {
             Some(open) if sequence >= open.session.answered_below => {
-                open.outcomes.get(&sequence).map_or(Seen::New, Seen::Answered)
+                open.outcome(sequence).map_or(Seen::New, Seen::Answered)
             }
             _ => Seen::Gone,
         }
     }
 
-    pub(crate) fn record<S: Store + ?Sized>(
-        &mut self,
-        pending: &mut Pending<'_, S>,
-        session: u64,
-        sequence: u64,
-        outcome: &Outcome,
-    ) {
-        if let Some(open) = self.0.get_mut(&session) {
-            let bytes = Bytes::from(outcome.encode_to_vec());
-            pending.put_live(Family::Sessions, row::outcome(session, sequence), None, bytes);
-            open.outcomes.insert(sequence, outcome.clone());
+    pub(crate) fn record(&mut self, session: u64, sequence: u64, outcome: &Outcome) {
+        if let Some(open) = self.open.get_mut(&session) {
+            let chunk = sequence / CHUNK;
+            open.chunks.entry(chunk).or_default().outcomes.insert(sequence, outcome.clone());
+            self.changed.insert((session, Some(chunk)));
         }
     }
 
     /// Opens `session` for `replica` and closes the replica's earlier sessions. Repeating it changes nothing.
     pub(crate) fn register<S: Store + ?Sized>(&mut self, pending: &mut Pending<'_, S>, session: u64, replica: u64) {
-        if self.0.contains_key(&session) {
+        if self.open.contains_key(&session) {
             return;
         }
         let earlier: Vec<u64> =
-            self.0.iter().filter(|(_, open)| open.session.replica == replica).map(|(id, _)| *id).collect();
+            self.open.iter().filter(|(_, open)| open.session.replica == replica).map(|(id, _)| *id).collect();
         for id in earlier {
-            if let Some(open) = self.0.remove(&id) {
-                pending.delete_live(Family::Sessions, row::session(id), &open.session.encode_to_vec());
-                for (sequence, outcome) in &open.outcomes {
-                    pending.delete_live(Family::Sessions, row::outcome(id, *sequence), &outcome.encode_to_vec());
+            if let Some(open) = self.open.remove(&id) {
+                pending.delete_live(Family::Sessions, row::session(id), open.stored);
+                for (chunk, Chunk { stored, .. }) in open.chunks {
+                    pending.delete_live(Family::Sessions, row::outcomes(id, chunk), stored);
                 }
             }
         }
         let row = Session { replica, answered_below: 0 };
-        pending.put_live(Family::Sessions, row::session(session), None, row.encode_to_vec().into());
-        self.0.insert(session, Open { session: row, outcomes: BTreeMap::new() });
+        self.open.insert(session, Open { session: row, ..Open::default() });
+        self.changed.insert((session, None));
     }
 
-    /// Forgets outcomes below `answered_below`.
+    /// Forgets outcomes below `answered_below`, row by row: one that holds later ones too stays as it is.
     pub(crate) fn acknowledge<S: Store + ?Sized>(
         &mut self,
         pending: &mut Pending<'_, S>,
         session: u64,
         answered_below: u64,
     ) {
-        let Some(open) = self.0.get_mut(&session) else { return };
+        let Some(open) = self.open.get_mut(&session) else { return };
         if answered_below <= open.session.answered_below {
             return;
         }
-        let old = open.session.encode_to_vec();
         open.session.answered_below = answered_below;
-        pending.put_live(Family::Sessions, row::session(session), Some(&old), open.session.encode_to_vec().into());
-        let kept = open.outcomes.split_off(&answered_below);
-        for (sequence, outcome) in std::mem::replace(&mut open.outcomes, kept) {
-            pending.delete_live(Family::Sessions, row::outcome(session, sequence), &outcome.encode_to_vec());
+        self.changed.insert((session, None));
+        let kept = open.chunks.split_off(&(answered_below / CHUNK));
+        for (chunk, Chunk { stored, .. }) in std::mem::replace(&mut open.chunks, kept) {
+            pending.delete_live(Family::Sessions, row::outcomes(session, chunk), stored);
+        }
+    }
+
+    /// Writes every row that has changed.
+    pub(crate) fn write<S: Store + ?Sized>(&mut self, pending: &mut Pending<'_, S>) {
+        for (session, chunk) in std::mem::take(&mut self.changed) {
+            // What was closed or forgotten meanwhile has been deleted.
+            let Some(open) = self.open.get_mut(&session) else { continue };
+            match chunk {
+                None => {
+                    let value = open.session.encode_to_vec();
+                    pending.put_live(Family::Sessions, row::session(session), &mut open.stored, value.into());
+                }
+                Some(number) => {
+                    let Some(chunk) = open.chunks.get_mut(&number) else { continue };
+                    let numbered = |(sequence, outcome): (&u64, &Outcome)| NumberedOutcome {
+                        sequence: *sequence,
+                        outcome: Some(outcome.clone()),
+                    };
+                    let value = Outcomes { outcomes: chunk.outcomes.iter().map(numbered).collect() }.encode_to_vec();
+                    let key = row::outcomes(session, number);
+                    pending.put_live(Family::Sessions, key, &mut chunk.stored, value.into());
+                }
+            }
         }
     }
 
     /// The stored outcome of one request, for an owner that missed the entry itself (snapshot install).
     pub(crate) fn outcome(&self, session: u64, sequence: u64) -> Option<&Outcome> {
-        self.0.get(&session).and_then(|open| open.outcomes.get(&sequence))
+        self.open.get(&session).and_then(|open| open.outcome(sequence))
     }
 
     /// Whether `session` is open.
     pub(crate) fn is_open(&self, session: u64) -> bool {
-        self.0.contains_key(&session)
+        self.open.contains_key(&session)
+    }
+}
+
+impl Open {
+    fn outcome(&self, sequence: u64) -> Option<&Outcome> {
+        self.chunks.get(&(sequence / CHUNK))?.outcomes.get(&sequence)
     }
 }

@@ -14,7 +14,7 @@ pub enum Family {
     Changes,
     /// `expiry ‖ key` → nothing. What is due, in the order it is swept.
     Expiry,
-    /// `session` → session, `session ‖ sequence` → outcome. Exactly-once memory.
+    /// `session` → session, `session ‖ chunk` → outcomes of neighbouring sequences. Exactly-once memory.
     Sessions,
     /// The machine's own row, history floors, dropped clusters.
     Meta,
@@ -101,6 +101,18 @@ pub trait Store: Send + Sync + 'static {
         from: &[u8],
         to: &[u8],
         visit: &mut dyn FnMut(&[u8], &[u8]) -> Step,
+    ) -> Result<(), StoreError>;
+
+    /// For each prefix the first row whose key begins with it, if there is one: `visit` is told the prefix's place in
+    /// the list and the row's value, until it stops. Prefixes in ascending order are found fastest.
+    ///
+    /// # Errors
+    /// As [`Store::scan`].
+    fn first_under(
+        &self,
+        family: Family,
+        prefixes: &[&[u8]],
+        visit: &mut dyn FnMut(usize, &[u8]) -> Step,
     ) -> Result<(), StoreError>;
 
     /// Applies a batch atomically. Readers see all of it or nothing.

@@ -21,7 +21,7 @@ pub(super) fn apply<S: Store + ?Sized>(
     for (row, _) in due {
         let (at, key) = row::split_expiry(&row).ok_or(ApplyError::Broken("an expiry row has a malformed key"))?;
         let bytes = Bytes::copy_from_slice(key);
-        let head = pending.head(&bytes)?.filter(|head| head.expires_at_ms == at);
+        let head = pending.head(&bytes)?.filter(|head| head.record.expires_at_ms == at);
         let head = head.ok_or(ApplyError::Broken("an expiry row names a version that is not the latest"))?;
         let key = Key::from_bytes(bytes).map_err(|_| ApplyError::Broken("an expiry row names no key"))?;
         facts.revision = facts.revision.next();

@@ -14,7 +14,7 @@ use prost::Message;
 use quilt_proto::state::{Change, ChangeKind};
 
 use crate::machine::{Applied, ApplyError, Facts, RequestOutcome};
-use crate::pending::Pending;
+use crate::pending::{Head, Pending};
 use crate::row;
 use crate::store::{Family, Store};
 
@@ -48,13 +48,22 @@ pub(crate) fn entry<S: Store + ?Sized>(
     Ok(())
 }
 
+/// The keys that an entry's transactions look at.
+pub(crate) fn keys(entry: &Entry) -> impl Iterator<Item = &Bytes> {
+    let txns = entry.commands.iter().filter_map(|command| match &command.kind {
+        Some(Kind::Txn(txn)) => Some(txn),
+        _ => None,
+    });
+    txns.flat_map(|txn| txn.compares.iter().map(|compare| &compare.key).chain(txn.ops.iter().map(txn::op_key)))
+}
+
 /// Writes one object change at `revision`: version, history row, event.
 pub(crate) fn change<S: Store + ?Sized>(
     pending: &mut Pending<'_, S>,
     key: &Key,
     revision: Revision,
     txn_end: Revision,
-    previous: Option<Arc<Record>>,
+    previous: Option<Head>,
     record: Option<Arc<Record>>,
 ) {
     let (kind, stored) = match (&previous, &record) {
@@ -62,7 +71,8 @@ pub(crate) fn change<S: Store + ?Sized>(
         (Some(_), Some(_)) => (EventKind::Update, ChangeKind::Update),
         (Some(_), None) => (EventKind::Delete, ChangeKind::Delete),
     };
-    pending.set_head(key.bytes(), revision, previous.as_deref(), record.clone());
+    pending.set_head(key.bytes(), revision, previous.as_ref(), record.clone());
+    let previous = previous.map(|head| head.record);
     let row = Change {
         key: key.bytes().clone(),
         kind: stored.into(),

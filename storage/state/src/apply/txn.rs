@@ -9,7 +9,7 @@ use quilt_proto::{Compare, Key, Op, Outcome, Record, Revision, Txn};
 use crate::apply::change;
 use crate::limits::{TXN_BYTES_MAX, TXN_COMPARES_MAX, TXN_OPS_MAX, VALUE_BYTES_MAX};
 use crate::machine::{ApplyError, Facts};
-use crate::pending::Pending;
+use crate::pending::{Head, Pending};
 use crate::session::Seen;
 use crate::store::Store;
 
@@ -27,7 +27,7 @@ pub(super) fn apply<S: Store + ?Sized>(
     }
     let outcome = run(facts, pending, txn)?;
     if let Some(id) = txn.request_id {
-        facts.sessions.record(pending, id.session, id.sequence, &outcome);
+        facts.sessions.record(id.session, id.sequence, &outcome);
     }
     Ok(outcome)
 }
@@ -45,7 +45,7 @@ fn run<S: Store + ?Sized>(facts: &mut Facts, pending: &mut Pending<'_, S>, txn: 
         Err(text) => return Ok(invalid(text)),
     };
     for (index, compare) in txn.compares.iter().enumerate() {
-        let found = live(facts, pending.head(&compare.key)?).map_or(0, |record| record.mod_revision);
+        let found = live(facts, pending.head(&compare.key)?.as_ref()).map_or(0, |record| record.mod_revision);
         let holds = match compare.condition {
             Some(compare::Condition::ModRevision(wanted)) => found == wanted,
             Some(compare::Condition::Exists(wanted)) => (found != 0) == wanted,
@@ -74,8 +74,9 @@ fn run<S: Store + ?Sized>(facts: &mut Facts, pending: &mut Pending<'_, S>, txn: 
 }
 
 /// An expired key counts as absent at once, swept or not.
-fn live(facts: &Facts, head: Option<Arc<Record>>) -> Option<Arc<Record>> {
-    head.filter(|record| record.expires_at_ms == 0 || record.expires_at_ms > facts.cluster_time_ms)
+fn live<'a>(facts: &Facts, head: Option<&'a Head>) -> Option<&'a Record> {
+    head.map(|head| &*head.record)
+        .filter(|record| record.expires_at_ms == 0 || record.expires_at_ms > facts.cluster_time_ms)
 }
 
 fn put<S: Store + ?Sized>(
@@ -87,7 +88,8 @@ fn put<S: Store + ?Sized>(
 ) -> Result<(), ApplyError> {
     let previous = pending.head(key.bytes())?;
     let revision = facts.revision;
-    let create_revision = live(facts, previous.clone()).map_or_else(|| revision.get(), |record| record.create_revision);
+    let create_revision =
+        live(facts, previous.as_ref()).map_or_else(|| revision.get(), |record| record.create_revision);
     let record = Record {
         create_revision,
         mod_revision: revision.get(),
@@ -161,7 +163,7 @@ fn check(facts: &Facts, txn: &Txn) -> Result<Vec<Key>, String> {
     Ok(keys)
 }
 
-const fn op_key(op: &Op) -> &Bytes {
+pub(super) const fn op_key(op: &Op) -> &Bytes {
     static EMPTY: Bytes = Bytes::new();
     match &op.kind {
         Some(op::Kind::Put(put)) => &put.key,
