@@ -116,6 +116,7 @@ pub(crate) struct Facts {
 pub struct Machine<S: ?Sized> {
     facts: Facts,
     hash: StateHash,
+    live_keys: u64,
     position: Option<Position>,
     membership: Bytes,
     store: Arc<S>,
@@ -151,7 +152,7 @@ impl<S: Store + ?Sized> Machine<S> {
         let position = (row.applied_index != 0 || row.applied_term != 0 || !row.membership.is_empty())
             .then_some(Position { index: row.applied_index, term: row.applied_term, leader: row.applied_leader });
         let hash = StateHash::from_halves(row.hash_high, row.hash_low);
-        Ok(Self { facts, hash, position, membership: row.membership, store })
+        Ok(Self { facts, hash, live_keys: row.live_keys, position, membership: row.membership, store })
     }
 
     /// Applies committed entries, in order, as one atomic batch.
@@ -160,7 +161,7 @@ impl<S: Store + ?Sized> Machine<S> {
     /// The replica must stop; nothing of this call was written, and the machine must not be used again.
     pub fn apply(&mut self, inputs: &[Input]) -> Result<Applied, ApplyError> {
         let store = Arc::clone(&self.store);
-        let mut pending = Pending::new(&*store, self.hash);
+        let mut pending = Pending::new(&*store, self.hash, self.live_keys);
         let mut applied = Applied::default();
         pending.prefetch(inputs.iter().filter_map(Input::entry).flat_map(apply::keys).collect())?;
         for input in inputs {
@@ -179,8 +180,9 @@ impl<S: Store + ?Sized> Machine<S> {
             }
         }
         self.facts.sessions.write(&mut pending);
-        let Pending { mut batch, events, hash, .. } = pending;
+        let Pending { mut batch, events, hash, live_keys, .. } = pending;
         self.hash = hash;
+        self.live_keys = live_keys;
         batch.put(Family::Meta, row::MACHINE, self.row().encode_to_vec());
         store.write(&batch)?;
         applied.events = events;
@@ -200,6 +202,7 @@ impl<S: Store + ?Sized> Machine<S> {
             applied_term: position.term,
             applied_leader: position.leader,
             membership: self.membership.clone(),
+            live_keys: self.live_keys,
         }
     }
 
@@ -219,6 +222,12 @@ impl<S: Store + ?Sized> Machine<S> {
     #[must_use]
     pub const fn hash(&self) -> StateHash {
         self.hash
+    }
+
+    /// Keys that are there, expired ones that were not swept yet included.
+    #[must_use]
+    pub const fn live_keys(&self) -> u64 {
+        self.live_keys
     }
 
     /// What readers must know besides the rows.

@@ -42,11 +42,13 @@ pub(crate) struct Pending<'a, S: ?Sized> {
     pub(crate) events: Vec<Arc<Event>>,
     /// Hash of live rows, the rows of this batch included.
     pub(crate) hash: StateHash,
+    /// Keys that are there after this batch.
+    pub(crate) live_keys: u64,
 }
 
 impl<'a, S: Store + ?Sized> Pending<'a, S> {
-    pub(crate) const fn new(store: &'a S, hash: StateHash) -> Self {
-        Self { store, heads: BTreeMap::new(), batch: Batch { writes: Vec::new() }, events: Vec::new(), hash }
+    pub(crate) const fn new(store: &'a S, hash: StateHash, live_keys: u64) -> Self {
+        Self { store, heads: BTreeMap::new(), batch: Batch { writes: Vec::new() }, events: Vec::new(), hash, live_keys }
     }
 
     /// The first `limit` rows with `from <= key < to` as they stand after this batch, and whether there are more.
@@ -126,6 +128,7 @@ impl<'a, S: Store + ?Sized> Pending<'a, S> {
     ) {
         if let Some(previous) = previous {
             self.hash.remove(Family::Versions, key, &previous.row);
+            self.live_keys = self.live_keys.saturating_sub(1);
             if previous.record.expires_at_ms != 0 {
                 self.batch.delete(Family::Expiry, row::expiry(previous.record.expires_at_ms, key));
             }
@@ -133,6 +136,7 @@ impl<'a, S: Store + ?Sized> Pending<'a, S> {
         let head = record.map(|record| Head { row: record.encode_to_vec().into(), record });
         if let Some(head) = &head {
             self.hash.add(Family::Versions, key, &head.row);
+            self.live_keys += 1;
             if head.record.expires_at_ms != 0 {
                 self.batch.put(Family::Expiry, row::expiry(head.record.expires_at_ms, key), Bytes::new());
             }
@@ -140,6 +144,17 @@ impl<'a, S: Store + ?Sized> Pending<'a, S> {
         let row = head.as_ref().map(|head| head.row.clone()).unwrap_or_default();
         self.batch.put(Family::Versions, row::version(key, revision), row);
         self.heads.insert(key.clone(), head);
+    }
+
+    /// Takes the latest version of `key`, stored as `value`, out of hash, count and expiry rows. Its row is the caller's.
+    pub(crate) fn forget_head(&mut self, key: &[u8], value: &[u8]) -> Result<(), ApplyError> {
+        self.hash.remove(Family::Versions, key, value);
+        self.live_keys = self.live_keys.saturating_sub(1);
+        let record = Record::decode(value)?;
+        if record.expires_at_ms != 0 {
+            self.batch.delete(Family::Expiry, row::expiry(record.expires_at_ms, key));
+        }
+        Ok(())
     }
 
     /// Sets a row that counts towards the hash, and notes its hash in `stored`, where that of its former value is.

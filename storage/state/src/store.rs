@@ -133,3 +133,36 @@ pub trait Store: Send + Sync + 'static {
     /// As [`Store::get`].
     fn persisted(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
 }
+
+/// Rows read before any of them is visited.
+const PAGE_ROWS: usize = 4_096;
+
+/// Visits all rows of a family in ascending order. No cursor is open while the visitor runs, so it may read and write.
+///
+/// # Errors
+/// As [`Store::scan`], or the visitor's own.
+pub fn for_each_row<S: Store + ?Sized, E: From<StoreError>>(
+    store: &S,
+    family: Family,
+    mut visit: impl FnMut(&[u8], Bytes) -> Result<(), E>,
+) -> Result<(), E> {
+    /// Behind every row of every family: keys are text and numbers, and no number is this long.
+    const END: [u8; 64] = [0xff; 64];
+    let mut from = Vec::new();
+    loop {
+        let mut page = Vec::new();
+        store.scan(family, &from, &END, &mut |key, value| {
+            page.push((key.to_vec(), Bytes::copy_from_slice(value)));
+            if page.len() == PAGE_ROWS { Step::Stop } else { Step::Next }
+        })?;
+        let full = page.len() == PAGE_ROWS;
+        for (key, value) in page {
+            visit(&key, value)?;
+            from = key;
+        }
+        if !full {
+            return Ok(());
+        }
+        from.push(0);
+    }
+}

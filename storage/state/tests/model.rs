@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use quilt_proto::state::{Acknowledge, Compact, Expire, RegisterSession, command, outcome};
 use quilt_proto::{Command, Compare, Entry, EventKind, Key, KeyPrefix, Op, Put, RequestId, Revision, Txn};
-use quilt_state::{Input, Limit, Machine, MemoryStore, Payload, Position, View, invariant};
+use quilt_state::{Input, Limit, Machine, MemoryStore, Payload, Position, Refounding, View, invariant, refound};
 
 #[derive(Clone, Debug)]
 enum Act {
@@ -229,5 +229,45 @@ proptest! {
         if batch == 1 {
             prop_assert_eq!(again.dump(), store.dump());
         }
+    }
+
+    /// A new epoch begins with the same objects and nothing else of the old one: no history below it, no session, no
+    /// key that was to be forgotten; and it goes on like any state.
+    #[test]
+    fn a_new_epoch_keeps_the_objects_only(acts in acts(), forgotten in 0..6_u8, jump in 0..200_u64) {
+        let store = Arc::new(MemoryStore::new());
+        let mut machine = Machine::open(Arc::clone(&store)).expect("opens");
+        machine.apply(&entries(&acts)).expect("applies");
+        let before = machine.horizon();
+        let mut expected = live(&store, &machine, before.revision);
+        expected.remove(&key(forgotten));
+
+        let position = Position { index: 5_000, term: 9, leader: 0 };
+        let forget = |candidate: &Key| *candidate == key(forgotten);
+        let refounding = Refounding { revision: Revision::new(jump), position, membership: "m".into(), forget: &forget };
+        let done = refound(&*store, &refounding).expect("refounds");
+        prop_assert_eq!(invariant::violations(&*store).expect("readable"), Vec::<String>::new());
+        prop_assert_eq!(done.revision, Revision::new(jump).max(before.revision.next()));
+
+        let mut machine = Machine::open(Arc::clone(&store)).expect("opens");
+        prop_assert_eq!(machine.position(), Some(position));
+        prop_assert_eq!(machine.membership(), &bytes::Bytes::from("m"));
+        prop_assert_eq!(done.live_keys, machine.live_keys());
+        prop_assert!(!machine.session_is_open(SESSION));
+        let horizon = machine.horizon();
+        prop_assert_eq!(horizon.revision, done.revision);
+        prop_assert_eq!(live(&store, &machine, horizon.revision), expected.clone());
+        if !expected.is_empty() {
+            prop_assert_eq!(horizon.floor("c"), done.revision);
+            let view = View::new(&*store, &horizon, horizon.revision);
+            prop_assert!(view.changes("c", before.revision, 1).is_err(), "history of the old epoch is gone");
+        }
+
+        let next = Command::from(Txn::new(vec![], vec![put(0, 7, 0)]));
+        let entry = Entry { at_ms: horizon.cluster_time_ms, wall_ms: 1, commands: vec![next] };
+        let position = Position { index: position.index + 1, ..position };
+        let applied = machine.apply(&[Input { position, payload: Payload::Entry(entry) }]).expect("goes on");
+        prop_assert_eq!(applied.events[0].revision, done.revision.next());
+        prop_assert_eq!(invariant::violations(&*store).expect("readable"), Vec::<String>::new());
     }
 }

@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use prost::Message;
-use quilt_proto::{KeyPrefix, Record};
+use quilt_proto::KeyPrefix;
 
 use crate::limits::SWEEP_ROWS_MAX;
 use crate::machine::{Applied, ApplyError, Facts};
@@ -74,11 +73,7 @@ fn remove<S: Store + ?Sized>(
                     continue; // more versions of this key remain: its newest one stays for now
                 }
                 if !value.is_empty() {
-                    pending.hash.remove(Family::Versions, key, &value);
-                    let record = Record::decode(value)?;
-                    if record.expires_at_ms != 0 {
-                        pending.batch.delete(Family::Expiry, row::expiry(record.expires_at_ms, key));
-                    }
+                    pending.forget_head(key, &value)?;
                 }
             }
         }
