@@ -9,13 +9,14 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::type_config::TypeConfigExt;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use quilt_proto::Outcome;
-use quilt_state::{Input, Machine, Payload, Position, Store};
+use quilt_state::{Machine, Payload, Position, Store};
 
 use crate::answers::Answers;
 use crate::applied::{Applied, Mark};
 use crate::clock::Clock;
 use crate::codec;
 use crate::hub::Hub;
+use crate::recovery;
 use crate::requests::Requests;
 use crate::snapshot::{SnapshotHome, SnapshotSink, SnapshotSource};
 use crate::types::{LogId, Reply, SnapshotMeta, StoredMembership, TypeConfig, log_id};
@@ -59,10 +60,6 @@ struct Applier {
 
 fn failed(error: impl std::fmt::Display) -> io::Error {
     io::Error::other(error.to_string())
-}
-
-const fn position(id: &LogId) -> Position {
-    Position { index: id.index, term: id.leader_id.term, leader: 0 }
 }
 
 fn stored_membership(bytes: &[u8]) -> Result<StoredMembership, io::Error> {
@@ -117,14 +114,7 @@ impl Applier {
         let mut inputs = Vec::with_capacity(batch.len());
         let mut responders = Vec::with_capacity(batch.len());
         for (entry, responder) in batch {
-            let payload = match &entry.payload {
-                EntryPayload::Blank => Payload::Blank,
-                EntryPayload::Normal(bytes) => Payload::Entry(codec::decode_entry(bytes)?),
-                EntryPayload::Membership(membership) => {
-                    Payload::Membership(codec::encode_membership_at(&entry.log_id, membership))
-                }
-            };
-            inputs.push(Input { position: position(&entry.log_id), payload });
+            inputs.push(recovery::input(&entry)?);
             responders.push((entry.log_id.index, responder));
         }
         let Some(term) = inputs.last().map(|input| input.position.term) else { return Ok(()) };

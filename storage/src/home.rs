@@ -55,6 +55,16 @@ pub enum HomeError {
         /// Its mode.
         mode: u32,
     },
+    /// A restore that has been done already.
+    #[error(
+        "{dir} holds the data of epoch {epoch} already: start the replica, or restore again without naming the epoch"
+    )]
+    Restored {
+        /// The directory.
+        dir: PathBuf,
+        /// Its epoch.
+        epoch: u64,
+    },
     /// Parts of the data are missing.
     #[error(
         "{dir} is not whole: {reason}; remove this replica from the control plane and join with an empty directory"
@@ -170,8 +180,11 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> HomeError + use<> {
     move |source| HomeError::Io { path, source }
 }
 
+/// What is the replica's data in a data directory. Its identity first: without it nothing else is taken for whole.
+pub(crate) const DATA: [&str; 5] = ["identity", "log", "state", "snapshots", "incoming"];
+
 /// Takes the directory for this process.
-fn lock(dir: &Path) -> Result<File, HomeError> {
+pub(crate) fn lock(dir: &Path) -> Result<File, HomeError> {
     if let Some(parent) = dir.parent() {
         std::fs::create_dir_all(parent).map_err(io_error(parent))?;
     }
@@ -239,6 +252,15 @@ fn current_state(home: &Path, log_dir: &Path) -> Result<PathBuf, HomeError> {
             files::remove_dir(&dir).map_err(io_error(&dir))?;
         }
     }
+    Ok(states.join(name))
+}
+
+/// The directory of a first state, which the caller makes.
+pub(crate) fn first_state(home: &Path) -> Result<PathBuf, HomeError> {
+    let states = states(home);
+    files::create_dir(&states).map_err(io_error(&states))?;
+    let name = state_name(1);
+    point_to_state(home, &name).map_err(io_error(&states))?;
     Ok(states.join(name))
 }
 

@@ -8,6 +8,7 @@
 //! decided above.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod check;
 mod db;
 mod family;
@@ -15,13 +16,16 @@ mod files;
 mod format;
 mod home;
 pub mod log;
+mod restore;
 pub mod snapshot;
 mod state;
 
+pub use archive::{inspect as inspect_backup, pieces as backup};
 pub use check::{Report, check};
 pub use db::Memory;
 pub use format::{FORMAT, FormatError, Identity};
 pub use home::{Home, HomeError};
 pub use log::{Bounds, Completion, LogEngine, LogError, LogPosition, LogRecord, MemoryLog, RocksLog};
+pub use restore::{Restoring, Verified, aside, restore, verify as verify_backup};
 pub use snapshot::{Manifest, Snapshot, SnapshotError, SnapshotReceiver, Snapshots};
 pub use state::RocksStore;

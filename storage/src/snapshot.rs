@@ -86,6 +86,21 @@ pub enum SnapshotError {
         /// What was announced.
         expected: String,
     },
+    /// A file that does not begin like a backup.
+    #[error("{0} is not a backup of a control plane")]
+    NoBackup(PathBuf),
+    /// A backup that is not as long as its head says.
+    #[error(
+        "{path} has {found} bytes, and a whole backup of its content has {expected}: it was not written to its end"
+    )]
+    Length {
+        /// The backup.
+        path: PathBuf,
+        /// Its length.
+        found: u64,
+        /// What its head says.
+        expected: u64,
+    },
     /// Another snapshot began to arrive meanwhile.
     #[error("a newer snapshot transfer has taken over")]
     Superseded,

@@ -10,6 +10,15 @@ use crate::exit::Failure;
 
 /// A client that trusts `ca_pem` only (nothing, when absent).
 pub(crate) fn client(ca_pem: Option<&str>, timeout: Duration) -> anyhow::Result<reqwest::Client> {
+    Ok(trusting(ca_pem)?.timeout(timeout).build()?)
+}
+
+/// The same for answers of any length: `timeout` is the longest silence.
+pub(crate) fn download_client(ca_pem: Option<&str>, timeout: Duration) -> anyhow::Result<reqwest::Client> {
+    Ok(trusting(ca_pem)?.connect_timeout(timeout).read_timeout(timeout).build()?)
+}
+
+fn trusting(ca_pem: Option<&str>) -> anyhow::Result<reqwest::ClientBuilder> {
     let mut roots = rustls::RootCertStore::empty();
     if let Some(pem) = ca_pem {
         for certificate in certificates(pem)? {
@@ -17,7 +26,7 @@ pub(crate) fn client(ca_pem: Option<&str>, timeout: Duration) -> anyhow::Result<
         }
     }
     let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    Ok(reqwest::Client::builder().use_preconfigured_tls(config).timeout(timeout).build()?)
+    Ok(reqwest::Client::builder().use_preconfigured_tls(config))
 }
 
 /// The certificates of a PEM text.

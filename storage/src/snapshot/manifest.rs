@@ -54,6 +54,12 @@ pub struct Manifest {
     /// Its files.
     #[prost(message, repeated, tag = "11")]
     pub files: Vec<ManifestFile>,
+    /// Keys that are there.
+    #[prost(uint64, tag = "12")]
+    pub live_keys: u64,
+    /// Wall time of the last entry in it, in milliseconds since the Unix epoch.
+    #[prost(uint64, tag = "13")]
+    pub wall_ms: u64,
 }
 
 /// One file of a snapshot.
@@ -132,6 +138,8 @@ impl Manifest {
             hash_high: machine.hash_high,
             hash_low: machine.hash_low,
             files: Vec::new(),
+            live_keys: machine.live_keys,
+            wall_ms: machine.wall_ms,
         }
     }
 
@@ -198,18 +206,23 @@ impl Manifest {
 
     /// Whether a replica may take this snapshot.
     pub(crate) fn accept(&self, stored: &Stored) -> Result<(), ManifestError> {
-        if self.format > FORMAT {
-            return Err(ManifestError::Newer { found: self.format });
-        }
-        if self.format < FORMAT {
-            return Err(ManifestError::Older { found: self.format });
-        }
         let expected = &stored.identity.cluster;
         if &self.cluster != expected {
             return Err(ManifestError::Foreign { found: self.cluster.clone(), expected: expected.clone() });
         }
         if self.epoch != stored.epoch {
             return Err(ManifestError::Epoch { found: self.epoch, expected: stored.epoch });
+        }
+        self.check_files()
+    }
+
+    /// Whether this release can read the snapshot, and its files are ones that a snapshot has.
+    pub(crate) fn check_files(&self) -> Result<(), ManifestError> {
+        if self.format > FORMAT {
+            return Err(ManifestError::Newer { found: self.format });
+        }
+        if self.format < FORMAT {
+            return Err(ManifestError::Older { found: self.format });
         }
         if self.files.len() > FILES_MAX {
             return Err(ManifestError::Damaged("it names too many files".into()));

@@ -14,6 +14,7 @@ use prost::Message;
 use quilt_proto::state::MachineState;
 use quilt_proto::{Key, Revision};
 
+use crate::hash::StateHash;
 use crate::machine::{ApplyError, Position};
 use crate::pending::Pending;
 use crate::row;
@@ -56,7 +57,7 @@ pub fn refound<S: Store + ?Sized>(store: &S, refounding: &Refounding<'_>) -> Res
         store.get(Family::Meta, row::MACHINE)?.ok_or(ApplyError::Broken("there is no state to begin with"))?;
     let before = MachineState::decode(machine)?;
     let revision = refounding.revision.max(Revision::new(before.revision).next());
-    let hash = crate::StateHash::from_halves(before.hash_high, before.hash_low);
+    let hash = StateHash::from_halves(before.hash_high, before.hash_low);
     let mut pending = Pending::new(store, hash, before.live_keys);
     let (mut clusters, mut forgotten) = (BTreeSet::new(), 0);
 
@@ -86,7 +87,8 @@ pub fn refound<S: Store + ?Sized>(store: &S, refounding: &Refounding<'_>) -> Res
         spill(store, &mut pending.batch)
     })?;
     for_each_row(store, Family::Sessions, |key, value| {
-        pending.delete_live(Family::Sessions, Bytes::copy_from_slice(key), &value);
+        let stored = StateHash::of(Family::Sessions, key, &value);
+        pending.delete_live(Family::Sessions, Bytes::copy_from_slice(key), Some(stored));
         spill(store, &mut pending.batch)
     })?;
     for_each_row(store, Family::Meta, |key, _| {

@@ -9,3 +9,4 @@ pub mod token;
 
 pub use credential::{Presented, Principal, Proof};
 pub use secret::{Digest, Secret, SecretKind};
+pub use token::spent_by_restore;

@@ -50,6 +50,13 @@ pub fn internal(cluster: &str, resource: &str, name: &str) -> Option<Key> {
     Key::new(cluster, INTERNAL_GROUP, resource, "", name).ok()
 }
 
+/// Whether a record may have been spent since a backup that holds it was made: it must not come back with the backup.
+#[must_use]
+pub fn spent_by_restore(key: &Key) -> bool {
+    let parts = key.parts();
+    parts.group == INTERNAL_GROUP && parts.resource == "jointokens"
+}
+
 /// Digest of the token in `header`, if one was sent.
 #[must_use]
 pub fn presented(headers: &HeaderMap, header: &str) -> Option<Digest> {

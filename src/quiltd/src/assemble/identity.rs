@@ -49,6 +49,12 @@ pub(crate) fn load(options: &Options) -> anyhow::Result<Place> {
         }
         make(options, &place)?;
     }
+    read(&options.data_dir)
+}
+
+/// Reads what a replica's directory says of it.
+pub(crate) fn read(data_dir: &std::path::Path) -> anyhow::Result<Place> {
+    let place = ReplicaFiles::new(data_dir);
     let bootstrap: Bootstrap = serde_json::from_str(&files::read_private(&place.bootstrap())?)
         .with_context(|| format!("'{}' is damaged", place.bootstrap().display()))?;
     let mut root_key = [0; 32];

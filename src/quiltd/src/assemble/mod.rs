@@ -87,8 +87,10 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     );
 
     let api = Api::new(api_options(&options, &place)?, replica.clone());
-    let server =
-        Server::new(Arc::clone(&api), quilt_api::quilt::router(Arc::clone(&api)).merge(operator::router(&api)));
+    let server = Server::new(
+        Arc::clone(&api),
+        quilt_api::quilt::router(Arc::clone(&api)).merge(operator::router(&api, &home.snapshots)),
+    );
     let (stop, stopping) = watch::channel(false);
     let mut tasks = JoinSet::new();
     tasks.spawn(controllers.run(stopped(stopping.clone())));

@@ -1,6 +1,6 @@
 //! How a command reaches a replica: the flags every client command shares, and one way to ask.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -42,9 +42,43 @@ impl Connection {
         runtime.block_on(self.ask_any(method, path, body))
     }
 
+    /// Writes the answer to a GET into a file, whole or not at all. Takes as long as bytes keep coming.
+    pub(crate) fn download(&self, path: &str, to: &Path) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut answer = runtime.block_on(async {
+            let answer = self.send(&Method::GET, path, None, Timeout::BetweenPieces).await?;
+            if answer.status().is_success() { Ok(answer) } else { Err(refusal(answer).await) }
+        })?;
+        let pieces = std::iter::from_fn(|| match runtime.block_on(answer.chunk()) {
+            Ok(piece) => piece.map(Ok),
+            Err(error) => Some(Err(anyhow::Error::from(error).context("the answer broke off"))),
+        });
+        files::write_pieces(to, pieces)
+    }
+
     async fn ask_any(&self, method: &Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let answer = self.send(method, path, body, Timeout::Whole).await?;
+        if !answer.status().is_success() {
+            return Err(refusal(answer).await);
+        }
+        let text = answer.text().await.context("the answer broke off")?;
+        Ok(serde_json::from_str(&text).unwrap_or(Value::Null))
+    }
+
+    /// Sends one request to the first replica that answers.
+    async fn send(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&Value>,
+        timeout: Timeout,
+    ) -> anyhow::Result<reqwest::Response> {
         let ca = self.ca.as_ref().map(|path| files::read(path)).transpose()?;
-        let client = http::client(ca.as_deref(), Duration::from_secs(self.timeout))?;
+        let seconds = Duration::from_secs(self.timeout);
+        let client = match timeout {
+            Timeout::Whole => http::client(ca.as_deref(), seconds)?,
+            Timeout::BetweenPieces => http::download_client(ca.as_deref(), seconds)?,
+        };
         let token = self.token_file.as_ref().map(|path| files::read(path)).transpose()?;
         let mut last = None;
         for address in &self.address {
@@ -56,7 +90,7 @@ impl Connection {
                 request = request.json(body);
             }
             match request.send().await {
-                Ok(answer) => return read(answer).await,
+                Ok(answer) => return Ok(answer),
                 Err(error) => last = Some(http::unreachable(address, &error)),
             }
         }
@@ -64,24 +98,38 @@ impl Connection {
     }
 }
 
-async fn read(answer: reqwest::Response) -> anyhow::Result<Value> {
+/// What the timeout counts.
+#[derive(Clone, Copy)]
+enum Timeout {
+    /// The whole answer.
+    Whole,
+    /// Silence.
+    BetweenPieces,
+}
+
+/// The error an answer stands for.
+async fn refusal(answer: reqwest::Response) -> anyhow::Error {
     let status = answer.status();
-    let text = answer.text().await.context("the answer broke off")?;
+    let text = answer.text().await.unwrap_or_default();
     let value: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
-    if status.is_success() {
-        return Ok(value);
-    }
     let message = value["error"].as_str().or_else(|| value["message"].as_str()).unwrap_or(&text).to_owned();
     let failure = match status {
         StatusCode::NOT_FOUND => Failure::NotFound(message),
         StatusCode::UNAUTHORIZED => {
-            return Err(anyhow::anyhow!("{message}")).hint("give the admin key with --token-file FILE");
+            return hinted(anyhow::anyhow!("{message}"), "give the admin key with --token-file FILE");
         }
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Failure::Unavailable(message),
-        _ => anyhow::bail!("{message} (HTTP {status})"),
+        _ => return anyhow::anyhow!("{message} (HTTP {status})"),
     };
     match value["hint"].as_str() {
-        Some(hint) => Err(failure).hint(hint),
-        None => Err(failure.into()),
+        Some(hint) => hinted(failure, hint),
+        None => failure.into(),
+    }
+}
+
+fn hinted(error: impl Into<anyhow::Error>, hint: &str) -> anyhow::Error {
+    match Err::<std::convert::Infallible, _>(error).hint(hint) {
+        Ok(never) => match never {},
+        Err(error) => error,
     }
 }

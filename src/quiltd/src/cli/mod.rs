@@ -4,6 +4,7 @@ mod agent;
 mod client;
 mod dev;
 mod kubeconfig;
+mod operator;
 mod server;
 mod status;
 mod tenant;
@@ -35,6 +36,7 @@ enum Command {
     Status(status::Status),
     Tenant(tenant::Tenant),
     Kubeconfig(kubeconfig::Kubeconfig),
+    Operator(operator::Operator),
     Version(version::Version),
 }
 
@@ -47,6 +49,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Status(command) => command.run(),
         Command::Tenant(command) => command.run(),
         Command::Kubeconfig(command) => command.run(),
+        Command::Operator(command) => command.run(),
         Command::Version(command) => command.run(),
     }
 }

@@ -49,7 +49,7 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
-fn member(text: &str) -> Result<(ReplicaId, String), String> {
+pub(crate) fn member(text: &str) -> Result<(ReplicaId, String), String> {
     let expected = || "expected N=HOST:PORT, such as 1=10.0.0.1:7443".to_owned();
     let (id, address) = text.split_once('=').ok_or_else(expected)?;
     let id: u64 = id.trim().parse().map_err(|_| expected())?;

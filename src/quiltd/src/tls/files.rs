@@ -87,6 +87,32 @@ fn write(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> {
     attempt().with_context(|| format!("cannot write '{}'", path.display()))
 }
 
+/// Writes a private file piece by piece, to be seen whole or not at all.
+pub(crate) fn write_pieces(
+    path: &Path,
+    pieces: impl Iterator<Item = anyhow::Result<bytes::Bytes>>,
+) -> anyhow::Result<()> {
+    let mut name = path.file_name().context("a file needs a name")?.to_os_string();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    let written = || -> anyhow::Result<()> {
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        for piece in pieces {
+            file.write_all(&piece?)?;
+        }
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        Ok(fs::File::open(parent.unwrap_or_else(|| Path::new(".")))?.sync_all()?)
+    };
+    let done = written();
+    if done.is_err() {
+        // What is left of it is of no use to anybody.
+        let _ = fs::remove_file(&new);
+    }
+    done.with_context(|| format!("cannot write '{}'", path.display()))
+}
+
 /// Writes certificate and key.
 pub(crate) fn write_pair((certificate, key): &(PathBuf, PathBuf), pair: &Pair) -> anyhow::Result<()> {
     write_private(key, pair.key.as_bytes())?;

@@ -1,0 +1,167 @@
+//! Backup, restore and the way out of a lost quorum, with the real binary as an operator uses it.
+
+use std::path::Path;
+use std::process::Output;
+
+use anyhow::{Context, Result, ensure};
+use cluster_tests::binary;
+use cluster_tests::cluster::{Cluster, Shape, items};
+use serde_json::{Value, json};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+/// Runs `quiltd operator …`.
+async fn operator(arguments: &[&str]) -> Result<Output> {
+    let mut command = tokio::process::Command::new(binary::quiltd()?);
+    command.arg("operator").args(arguments);
+    command.output().await.context("quiltd cannot be started")
+}
+
+/// What it printed, when it succeeded.
+async fn done(arguments: &[&str]) -> Result<String> {
+    let output = operator(arguments).await?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "quiltd operator {arguments:?}: {}\n{said}", output.status);
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// That it was refused as unsafe, with this in its message.
+async fn refused(arguments: &[&str], text: &str) -> Result<()> {
+    let output = operator(arguments).await?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(5) && said.contains(text), "{arguments:?}: {}\n{said}", output.status);
+    Ok(())
+}
+
+/// The value of one of a replica's own flags.
+fn flag(cluster: &Cluster, id: u16, name: &str) -> Result<String> {
+    let argv = &cluster.replica(id)?.argv;
+    let value = argv.iter().find_map(|argument| argument.strip_prefix(&format!("--{name}=")));
+    Ok(value.with_context(|| format!("replica {id} was started without --{name}"))?.to_owned())
+}
+
+async fn create(cluster: &Cluster, through: u16, name: &str) -> Result<u64> {
+    let body = json!({ "metadata": { "name": name } });
+    let made = cluster.admin(through)?.post(MAPS, &body).await?.expect(201)?;
+    revision_of(&made)
+}
+
+fn revision_of(object: &Value) -> Result<u64> {
+    Ok(object["metadata"]["resourceVersion"].as_str().context("an object has a resourceVersion")?.parse()?)
+}
+
+async fn names(cluster: &Cluster, through: u16) -> Result<Vec<String>> {
+    let list = cluster.admin(through)?.get(MAPS).await?.expect(200)?;
+    let names = items(&list).filter_map(|item| item["metadata"]["name"].as_str());
+    Ok(names.filter(|name| name.starts_with("map-")).map(str::to_owned).collect())
+}
+
+struct Keys {
+    ca: String,
+    token: String,
+}
+
+impl Keys {
+    fn of(cluster: &Cluster) -> Result<Self> {
+        let ca = cluster.manifest().ca.clone();
+        let token = Path::new(&ca).with_file_name("admin.key");
+        Ok(Self { ca, token: token.to_str().context("a path of the test is text")?.to_owned() })
+    }
+}
+
+/// A backup taken through a follower holds what was acknowledged before; three replicas restored from it show that and
+/// nothing later, under a revision ahead of every one handed out, so that whoever watched is told to list anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_becomes_the_control_plane() -> Result<()> {
+    let mut cluster = Cluster::start(Shape { replicas: 3, agents: 0 }).await?;
+    let keys = Keys::of(&cluster)?;
+    let leader = cluster.leader().await?;
+    let follower = *cluster.ids().iter().find(|id| **id != leader).context("there are three")?;
+    create(&cluster, leader, "map-before").await?;
+
+    let backup = cluster.directory().join("backup.quilt");
+    let backup = backup.to_str().context("a path of the test is text")?.to_owned();
+    let address = cluster.replica(follower)?.api.clone();
+    done(&["snapshot", "save", &backup, "--address", &address, "--ca", &keys.ca, "--token-file", &keys.token]).await?;
+    done(&["snapshot", "verify", &backup]).await?;
+    let head: Value = serde_json::from_str(&done(&["snapshot", "inspect", &backup, "-o", "json"]).await?)?;
+    let newest = create(&cluster, leader, "map-after").await?;
+
+    let ids = cluster.ids();
+    cluster.kill_all(&ids).await?;
+    let mut epoch: Option<String> = None;
+    for id in &ids {
+        let (number, dir) = (id.to_string(), flag(&cluster, *id, "data-dir")?);
+        let members = flag(&cluster, *id, "initial-cluster")?;
+        let mut arguments = vec!["snapshot", "restore", &backup, "--data-dir", &dir, "--id", &number];
+        arguments.extend(["--initial-cluster", &members]);
+        if let Some(epoch) = &epoch {
+            arguments.extend(["--epoch", epoch]);
+        }
+        let said = done(&arguments).await?;
+        let named = said.split_once("epoch ").and_then(|(_, rest)| rest.split_once(','));
+        epoch = Some(named.context("a restore names its epoch")?.0.to_owned());
+    }
+    for id in &ids {
+        cluster.restart(*id)?;
+    }
+    for id in &ids {
+        cluster.ready(*id).await?;
+        ensure!(names(&cluster, *id).await? == ["map-before"], "replica {id} shows {:?}", names(&cluster, *id).await?);
+    }
+    let list = cluster.admin(follower)?.get(MAPS).await?.expect(200)?;
+    ensure!(revision_of(&list)? > newest && newest > head["revision"].as_u64().context("a number")?);
+    let gone =
+        cluster.admin(follower)?.get(&format!("{MAPS}?watch=1&resourceVersion={newest}&timeoutSeconds=5")).await?;
+    ensure!(gone.body.to_string().contains("410"), "a watch from before the restore was told {}", gone.body);
+    ensure!(create(&cluster, follower, "map-next").await? > newest);
+    cluster.converged(MAPS).await?;
+    cluster.passed();
+    Ok(())
+}
+
+/// Two of three replicas are lost for good: the third goes on with everything acknowledged, in a new epoch, and refuses
+/// one of the dead when it comes back. While a majority lives, none of it is done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_quorum_is_recovered_from() -> Result<()> {
+    let mut cluster = Cluster::start(Shape { replicas: 3, agents: 0 }).await?;
+    let keys = Keys::of(&cluster)?;
+    let leader = cluster.leader().await?;
+    for n in 0..20 {
+        create(&cluster, leader, &format!("map-{n:02}")).await?;
+    }
+    cluster.converged(MAPS).await?;
+    let survivor = *cluster.ids().iter().find(|id| **id != leader).context("there are three")?;
+    cluster.kill(survivor).await?;
+
+    let dir = flag(&cluster, survivor, "data-dir")?;
+    let write = |name: &str, text: String| -> Result<String> {
+        let path = cluster.directory().join(name);
+        std::fs::write(&path, text)?;
+        Ok(path.to_str().context("a path of the test is text")?.to_owned())
+    };
+    let findings = write("findings.json", done(&["recover", "collect", "--data-dir", &dir]).await?)?;
+    let plan = write("plan.json", done(&["recover", "plan", &findings]).await?)?;
+    let number = survivor.to_string();
+    let alone = format!("{number}={}", flag(&cluster, survivor, "peer-listen")?);
+    let apply = ["recover", "apply", &plan, "--data-dir", &dir, "--id", &number, "--initial-cluster", &alone];
+    refused(&apply, "the quorum is not lost").await?;
+
+    let others: Vec<u16> = cluster.ids().into_iter().filter(|id| *id != survivor).collect();
+    cluster.kill_all(&others).await?;
+    done(&apply).await?;
+    let again = done(&apply).await?;
+    ensure!(again.contains("has been applied"), "asked again it says: {again}");
+    cluster.restart(survivor)?;
+    cluster.ready(survivor).await?;
+    let address = cluster.replica(survivor)?.api.clone();
+    done(&["recover", "verify", &plan, "--address", &address, "--ca", &keys.ca, "--token-file", &keys.token]).await?;
+    ensure!(names(&cluster, survivor).await?.len() == 20, "acknowledged writes are missing");
+
+    cluster.restart(leader)?;
+    create(&cluster, survivor, "map-new").await?;
+    let status = cluster.status(survivor).await?;
+    ensure!(status["leader"].as_u64() == Some(survivor.into()), "the returned replica disturbs: {status}");
+    cluster.passed();
+    Ok(())
+}

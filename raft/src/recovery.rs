@@ -1,0 +1,256 @@
+//! Offline work on the data of a replica that is not running: what it knows of agreement, replaying its log to the
+//! end, and beginning a new epoch with given voters from a backup.
+//!
+//! A restore and a recovery from a lost quorum are the same step: a backup, of which all that was agreed on since is
+//! given up, becomes the state that a new membership starts from. Whoever belongs to an older epoch is refused by it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use openraft::EntryPayload;
+use quilt_proto::{Key, ReplicaId, Revision};
+use quilt_state::{Input, Machine, Payload, Position, Refounded, Refounding};
+use quilt_storage::{Home, HomeError, Identity, LogEngine, Manifest, Restoring};
+
+use crate::codec;
+use crate::types::{Entry, Membership, Node, Vote, log_id};
+
+/// Entries applied as one batch.
+const BATCH_ENTRIES: u64 = 256;
+
+/// Why offline work was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    /// The data directory or the backup cannot be used.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// What is stored is not what it should be.
+    #[error("the data is damaged: {0}")]
+    Damaged(String),
+    /// The voters given are no membership.
+    #[error("{0}")]
+    Members(String),
+    /// This host's clock is behind the backup.
+    #[error(
+        "epoch {epoch} would not be behind the backup's epoch {of_backup} and revision {revision}: \
+         this host's clock is behind, set it right first"
+    )]
+    Clock {
+        /// The epoch asked for.
+        epoch: u64,
+        /// The backup's.
+        of_backup: u64,
+        /// The backup's revision.
+        revision: u64,
+    },
+    /// An epoch that was made from another backup.
+    #[error(
+        "epoch {epoch} was not made from this backup: every replica of a restored control plane needs the same file"
+    )]
+    OtherBackup {
+        /// The epoch asked for.
+        epoch: u64,
+    },
+}
+
+fn damaged(error: impl std::fmt::Display) -> RecoveryError {
+    RecoveryError::Damaged(error.to_string())
+}
+
+/// What a replica's data says about agreement.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Findings {
+    /// The replica.
+    pub replica: u64,
+    /// Its control plane.
+    pub cluster: String,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Highest term it has voted in.
+    pub term: u64,
+    /// Term of the last entry of its log.
+    pub last_term: u64,
+    /// Index of the last entry of its log.
+    pub last_index: u64,
+    /// Highest index it knew to be committed; entries behind it may have been committed by others.
+    pub committed_index: u64,
+    /// Index applied to its state.
+    pub applied_index: u64,
+    /// Revision of its state.
+    pub revision: u64,
+    /// Members as of its state, with their peer addresses.
+    pub members: BTreeMap<u64, String>,
+    /// Those of them who vote.
+    pub voters: BTreeSet<u64>,
+}
+
+/// Reads what a replica's data says about agreement. Changes nothing.
+///
+/// # Errors
+/// The data is damaged.
+pub fn examine(home: &Home) -> Result<Findings, RecoveryError> {
+    let machine = Machine::open(Arc::new(home.state.clone())).map_err(damaged)?;
+    let position = machine.position().unwrap_or_default();
+    let mut membership = match machine.membership() {
+        bytes if bytes.is_empty() => Membership::default(),
+        bytes => codec::decode_membership_at(bytes).map_err(damaged)?.1,
+    };
+    let bounds = home.log.bounds();
+    let last = bounds.last.map_or((position.term, position.index), |last| (last.term, last.index));
+    // A membership counts from the moment it is in the log.
+    for_each_entry(home, machine.position().map(|position| position.index), |entry| {
+        if let EntryPayload::Membership(newer) = entry.payload {
+            membership = newer;
+        }
+        Ok(())
+    })?;
+    let vote = home.log.vote().map(|bytes| codec::decode_vote(&bytes)).transpose().map_err(damaged)?;
+    let committed = home.log.committed().map(|bytes| codec::decode_log_id(&bytes)).transpose().map_err(damaged)?;
+    Ok(Findings {
+        replica: home.identity().replica,
+        cluster: home.identity().cluster.clone(),
+        epoch: home.epoch(),
+        term: vote.map_or(0, |vote| vote.leader_id.term),
+        last_term: last.0,
+        last_index: last.1,
+        committed_index: committed.map_or(0, |id| id.index).max(position.index),
+        applied_index: position.index,
+        revision: machine.horizon().revision.get(),
+        members: membership.nodes().map(|(id, node)| (*id, node.addr.clone())).collect(),
+        voters: membership.voter_ids().collect(),
+    })
+}
+
+/// Applies every entry of the log to the state, known to be committed or not, and makes a snapshot of it. Returns how
+/// many there were.
+///
+/// Only where the quorum is lost for good: an entry that no majority had is kept by this.
+///
+/// # Errors
+/// The data is damaged, or cannot be written.
+pub fn replay(home: &Home) -> Result<u64, RecoveryError> {
+    let mut machine = Machine::open(Arc::new(home.state.clone())).map_err(damaged)?;
+    let from = machine.position().map(|position| position.index);
+    let mut inputs = Vec::new();
+    let mut applied = 0;
+    for_each_entry(home, from, |entry| {
+        inputs.push(input(&entry)?);
+        applied += 1;
+        if inputs.len() as u64 >= BATCH_ENTRIES {
+            machine.apply(&std::mem::take(&mut inputs)).map_err(damaged)?;
+        }
+        Ok(())
+    })?;
+    if !inputs.is_empty() {
+        machine.apply(&inputs).map_err(damaged)?;
+    }
+    home.snapshots.build().map_err(HomeError::from)?;
+    Ok(applied)
+}
+
+/// Visits the entries of the log behind an index; all of them without one.
+fn for_each_entry(
+    home: &Home,
+    behind: Option<u64>,
+    mut visit: impl FnMut(Entry) -> Result<(), RecoveryError>,
+) -> Result<(), RecoveryError> {
+    let bounds = home.log.bounds();
+    let Some(last) = bounds.last else { return Ok(()) };
+    // The very first entry of a log has index 0.
+    let mut next = behind.max(bounds.purged.map(|purged| purged.index)).map_or(0, |index| index + 1);
+    while next <= last.index {
+        let end = (next + BATCH_ENTRIES).min(last.index + 1);
+        for record in home.log.read(next..end).map_err(damaged)? {
+            visit(codec::from_record(record).map_err(damaged)?)?;
+        }
+        next = end;
+    }
+    Ok(())
+}
+
+/// What the machine is given of an entry.
+pub(crate) fn input(entry: &Entry) -> Result<Input, codec::CodecError> {
+    let payload = match &entry.payload {
+        EntryPayload::Blank => Payload::Blank,
+        EntryPayload::Normal(bytes) => Payload::Entry(codec::decode_entry(bytes)?),
+        EntryPayload::Membership(membership) => {
+            Payload::Membership(codec::encode_membership_at(&entry.log_id, membership))
+        }
+    };
+    let position = Position { index: entry.log_id.index, term: entry.log_id.leader_id.term, leader: 0 };
+    Ok(Input { position, payload })
+}
+
+impl From<codec::CodecError> for RecoveryError {
+    fn from(error: codec::CodecError) -> Self {
+        damaged(error)
+    }
+}
+
+/// Part of an epoch that tells one backup from another.
+const BACKUPS_TOLD_APART: u64 = 1_000_000;
+
+/// The epoch that begins when `backup` is restored at a wall-clock time: its seconds, then a mark of the backup.
+///
+/// It only grows, two restores of one backup differ, and as a revision it lies ahead of all that an older epoch can
+/// have handed out: that one began at its own second and would have had to write a million times in each since.
+/// Below 2^53 until the year 2255.
+#[must_use]
+pub const fn epoch_at(wall_ms: u64, backup: &Manifest) -> u64 {
+    wall_ms / 1_000 * BACKUPS_TOLD_APART + mark(backup)
+}
+
+const fn mark(backup: &Manifest) -> u64 {
+    (backup.hash_low ^ backup.revision) % BACKUPS_TOLD_APART
+}
+
+/// Which control plane begins with a backup.
+pub struct NewEpoch<'a> {
+    /// The replica whose data directory is made.
+    pub identity: Identity,
+    /// Its number, from [`epoch_at`]; the same for every replica.
+    pub epoch: u64,
+    /// All voters and their peer addresses; the same for every replica.
+    pub voters: BTreeMap<ReplicaId, String>,
+    /// Keys that must not come back.
+    pub forget: &'a dyn Fn(&Key) -> bool,
+}
+
+/// Makes a data directory that begins a new epoch with the state of a backup. Every voter makes its own, from the same
+/// backup with the same epoch and voters; they are then started as usual. See [`quilt_storage::restore`].
+///
+/// # Errors
+/// See [`RecoveryError`]. The directory is what it was.
+pub fn restore(backup: &Path, dir: &Path, new: &NewEpoch<'_>) -> Result<Refounded, RecoveryError> {
+    let manifest = quilt_storage::inspect_backup(backup).map_err(HomeError::from)?;
+    if new.epoch % BACKUPS_TOLD_APART != mark(&manifest) {
+        return Err(RecoveryError::OtherBackup { epoch: new.epoch });
+    }
+    if new.epoch <= manifest.epoch || new.epoch <= manifest.revision {
+        let (epoch, of_backup, revision) = (new.epoch, manifest.epoch, manifest.revision);
+        return Err(RecoveryError::Clock { epoch, of_backup, revision });
+    }
+    if !new.voters.contains_key(&ReplicaId(new.identity.replica)) {
+        return Err(RecoveryError::Members(format!("the voters do not name replica {} itself", new.identity.replica)));
+    }
+    let voters: BTreeSet<u64> = new.voters.keys().map(|id| id.0).collect();
+    let nodes: BTreeMap<u64, Node> = new.voters.iter().map(|(id, at)| (id.0, Node::new(at.clone()))).collect();
+    let membership = Membership::new(vec![voters], nodes).map_err(|error| RecoveryError::Members(error.to_string()))?;
+    // One further than the old log and term, so that neither goes back.
+    let position = Position { index: manifest.index + 1, term: manifest.term + 1, leader: 0 };
+    let id = log_id(position.term, position.index);
+    let restoring = Restoring {
+        identity: new.identity.clone(),
+        epoch: new.epoch,
+        refounding: Refounding {
+            revision: Revision::new(new.epoch),
+            position,
+            membership: codec::encode_membership_at(&id, &membership),
+            forget: new.forget,
+        },
+        // Nobody's: the first election of the new epoch is for the next term.
+        vote: codec::encode_vote(&Vote::new(position.term, 0)),
+    };
+    Ok(quilt_storage::restore(backup, dir, &restoring)?)
+}

@@ -1,0 +1,31 @@
+//! `quiltd operator`: what the person who runs the control plane does with it, on line and off.
+
+mod data;
+mod recover;
+mod snapshot;
+
+use clap::Subcommand;
+
+/// Back up, restore, check and recover the control plane itself.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Operator {
+    #[command(subcommand)]
+    area: Area,
+}
+
+#[derive(Debug, Subcommand)]
+enum Area {
+    Snapshot(snapshot::Snapshot),
+    Recover(recover::Recover),
+    Data(data::Data),
+}
+
+impl Operator {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        match self.area {
+            Area::Snapshot(command) => command.run(),
+            Area::Recover(command) => command.run(),
+            Area::Data(command) => command.run(),
+        }
+    }
+}
