@@ -85,6 +85,8 @@ pub struct Told {
     pub client_cpu_us: u64,
     /// All work of this host meanwhile that was neither the servers' nor ours.
     pub foreign_cpu_us: u64,
+    /// Time this machine, a virtual one, was not let work.
+    pub stolen_cpu_us: u64,
 }
 
 /// The measured time.
@@ -271,7 +273,7 @@ pub async fn run(spec: Spec) -> Result<Told> {
         tokio::time::sleep_until(window.from.into()).await;
     }
     let (began, before, client_before, host_before) =
-        (Instant::now(), usage::of(&spec.pids)?, usage::own_cpu_us()?, usage::host_busy_us()?);
+        (Instant::now(), usage::of(&spec.pids)?, usage::own_cpu_us()?, usage::host()?);
     if spec.work != Work::Fill {
         tokio::time::sleep_until(window.to.into()).await;
     }
@@ -285,7 +287,7 @@ pub async fn run(spec: Spec) -> Result<Told> {
     }
     tokio::time::sleep(Duration::from_millis(spec.settle_ms)).await;
     let servers = usage::of(&spec.pids)? - before;
-    let host = usage::host_busy_us()? - host_before;
+    let host = usage::host()?;
     let own = usage::own_cpu_us()? - client_before;
     Ok(Told {
         done: sum.done,
@@ -295,6 +297,7 @@ pub async fn run(spec: Spec) -> Result<Told> {
         latency: sum.latency,
         servers,
         client_cpu_us,
-        foreign_cpu_us: host.saturating_sub(servers.cpu_us + own),
+        foreign_cpu_us: (host.busy_us - host_before.busy_us).saturating_sub(servers.cpu_us + own),
+        stolen_cpu_us: host.stolen_us - host_before.stolen_us,
     })
 }

@@ -29,6 +29,9 @@ pub fn table(results: &Results) -> String {
         if let Some(percent) = measured.foreign_percent {
             notes.push(format!("{percent} % of the processors went to other programs"));
         }
+        if let Some(percent) = measured.stolen_percent.filter(|percent| *percent > 0) {
+            notes.push(format!("{percent} % were kept by the machine's host"));
+        }
         if measured.errors != (0, 0) {
             let error = measured.error.as_deref().unwrap_or_default();
             notes.push(format!("errors {} and {} ({error})", measured.errors.0, measured.errors.1));
@@ -70,6 +73,7 @@ pub fn json(results: &Results, about: &Value) -> Value {
             "error": measured.error,
             "sync_probe_us": measured.probe.map(|probe| probe.as_micros()),
             "foreign_cpu_percent": measured.foreign_percent,
+            "stolen_cpu_percent": measured.stolen_percent,
         })
     });
     json!({ "rows": rows, "cases": cases.collect::<Vec<_>>(), "about": about })

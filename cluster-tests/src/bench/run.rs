@@ -86,6 +86,8 @@ pub struct Measured {
     pub probe: Option<Duration>,
     /// The host's processors' time that went to others, in percent of all of it.
     pub foreign_percent: Option<u64>,
+    /// The same of what a virtual machine's host kept for others.
+    pub stolen_percent: Option<u64>,
 }
 
 /// A run's results.
@@ -215,7 +217,7 @@ async fn fill(plan: &Plan, servers: &Servers, value_bytes: usize) -> Result<()> 
 async fn load(plan: &Plan, sides: &Sides, case: &Case, work: Work, say: &mut dyn FnMut(&str)) -> Result<Measured> {
     let mut kept: Vec<(Told, Option<Told>)> = Vec::new();
     let mut probes = Vec::new();
-    let mut foreign = Vec::new();
+    let (mut foreign, mut stolen) = (Vec::new(), Vec::new());
     let (mut discarded, mut errors, mut error) = (0, (0, 0), None);
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
     for number in 0..plan.pairs {
@@ -226,6 +228,7 @@ async fn load(plan: &Plan, sides: &Sides, case: &Case, work: Work, say: &mut dyn
             let one = slice(&spec(plan, servers, case, work, number)?).await?;
             let time = one.elapsed_us + u64::try_from(SETTLE.as_micros()).unwrap_or(0);
             foreign.push(one.foreign_cpu_us * 100 / (time * processors).max(1));
+            stolen.push(one.stolen_cpu_us * 100 / (time * processors).max(1));
             match servers.side() {
                 Side::Ours => errors.0 += one.errors,
                 Side::Peer => errors.1 += one.errors,
@@ -258,6 +261,7 @@ async fn load(plan: &Plan, sides: &Sides, case: &Case, work: Work, say: &mut dyn
         error,
         probe: middle(probes),
         foreign_percent: middle(foreign),
+        stolen_percent: middle(stolen),
     })
 }
 
@@ -308,6 +312,7 @@ async fn count_syncs(plan: &Plan, sides: &Sides, case: &Case, method: Method) ->
         error,
         probe: None,
         foreign_percent: None,
+        stolen_percent: None,
     })
 }
 
@@ -341,6 +346,7 @@ async fn kills(plan: &Plan, sides: &mut Sides, case: &Case, say: &mut dyn FnMut(
         error: None,
         probe: None,
         foreign_percent: None,
+        stolen_percent: None,
     })
 }
 
@@ -361,6 +367,7 @@ fn memory(sides: &Sides) -> Result<Option<(Case, Measured)>> {
             error: None,
             probe: None,
             foreign_percent: None,
+            stolen_percent: None,
         };
         (case, measured)
     }))

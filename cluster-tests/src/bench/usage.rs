@@ -74,18 +74,26 @@ pub fn peak_rss_kib(pids: &[i32]) -> Result<u64> {
     Ok(most)
 }
 
-/// Time all processors of this host have worked so far.
+/// Time of all processors of this host so far.
+#[derive(Clone, Copy, Debug)]
+pub struct Host {
+    /// In which they worked.
+    pub busy_us: u64,
+    /// In which a virtual machine wanted to work and was not let: its host was busy with others.
+    pub stolen_us: u64,
+}
+
+/// What the processors of this host have done so far.
 ///
 /// # Errors
 /// When `/proc` is not there.
-pub fn host_busy_us() -> Result<u64> {
+pub fn host() -> Result<Host> {
     let stat = read_to_string("/proc/stat")?;
     let all = stat.lines().next().and_then(|line| line.strip_prefix("cpu ")).context("no cpu line")?;
     let ticks: Vec<u64> = all.split_whitespace().filter_map(|field| field.parse().ok()).collect();
-    // Idle and waiting for the disk are the 4th and 5th; guest time, from the 9th on, is in user time already.
-    let busy =
-        ticks.iter().take(8).enumerate().filter(|(n, _)| !matches!(n, 3 | 4)).map(|(_, ticks)| ticks).sum::<u64>();
-    Ok(busy * TICK_US)
+    // User, nice, system, idle, waiting for the disk, interrupts, soft interrupts, stolen; guests are in user time.
+    let of = |places: &[usize]| places.iter().filter_map(|place| ticks.get(*place)).sum::<u64>() * TICK_US;
+    Ok(Host { busy_us: of(&[0, 1, 2, 5, 6]), stolen_us: of(&[7]) })
 }
 
 fn field(text: &str, name: &str) -> Option<u64> {
