@@ -8,8 +8,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::rocksdb;
 use crate::workspace::Workspace;
+use crate::{kubectl, rocksdb};
 
 /// Arguments of `dev`.
 #[derive(Debug, clap::Args)]
@@ -33,7 +33,13 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         bail!("quiltd did not build");
     }
     link(workspace, &binary)?;
-    let error = Command::new(&binary).arg("dev").args(&args.arguments).exec();
+    let mut dev = Command::new(&binary);
+    // What dev prints begins with kubectl. Without one everything else still works.
+    match kubectl::ensure() {
+        Ok(kubectl) => drop(dev.env(kubectl::VARIABLE, kubectl)),
+        Err(error) => eprintln!("WARNING: {error:#}"),
+    }
+    let error = dev.arg("dev").args(&args.arguments).exec();
     Err(error).with_context(|| format!("starting {}", binary.display()))
 }
 

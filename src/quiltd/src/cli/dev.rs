@@ -8,7 +8,7 @@ use crate::log;
 /// Run a control plane of several replicas and some agents on this host, with real TLS and Raft on loopback.
 ///
 /// Prints `ready` on its own line when every replica is; Ctrl-C stops everything. `DIR/dev.json` tells other programs
-/// addresses, pids and keys. Relaxed against production: keys and certificates of all replicas lie in one directory,
+/// addresses, pids and keys, and `. DIR/env` makes kubectl and quiltd of a shell use it. Relaxed against production: keys and certificates of all replicas lie in one directory,
 /// and a plain-HTTP listener is open on loopback.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  quiltd dev\n  quiltd dev --replicas 5 --agents 0 --dir ./cluster --restart")]

@@ -30,18 +30,44 @@ impl Kubeconfig {
             Some(cluster) => format!("{}/clusters/{cluster}", server.trim_end_matches('/')),
             None => server.clone(),
         };
-        output::line(render(&server, &files::read(ca)?, files::read(token)?.trim()).trim_end());
+        let contexts = [("quilt".to_owned(), server)];
+        output::line(render(&contexts, &files::read(ca)?, files::read(token)?.trim()).trim_end());
         Ok(())
     }
 }
 
-/// A kubeconfig of one cluster, one user, one context.
-pub(crate) fn render(server: &str, ca_pem: &str, token: &str) -> String {
+/// A kubeconfig of one user and a context for each named server; the first one is current.
+pub(crate) fn render(contexts: &[(String, String)], ca_pem: &str, token: &str) -> String {
     use base64::Engine;
     let ca = base64::engine::general_purpose::STANDARD.encode(ca_pem);
+    let current = contexts.first().map_or("", |(name, _)| name);
+    let clusters: String = contexts
+        .iter()
+        .map(|(name, server)| {
+            format!("- name: {name}\n  cluster:\n    server: {server}\n    certificate-authority-data: {ca}\n")
+        })
+        .collect();
+    let entries: String = contexts
+        .iter()
+        .map(|(name, _)| format!("- name: {name}\n  context:\n    cluster: {name}\n    user: admin\n"))
+        .collect();
     format!(
-        "apiVersion: v1\nkind: Config\nclusters:\n- name: quilt\n  cluster:\n    server: {server}\n    \
-         certificate-authority-data: {ca}\nusers:\n- name: admin\n  user:\n    token: {token}\ncontexts:\n- name: quilt\n  \
-         context:\n    cluster: quilt\n    user: admin\ncurrent-context: quilt\n"
+        "apiVersion: v1\nkind: Config\nclusters:\n{clusters}users:\n- name: admin\n  user:\n    token: {token}\n\
+         contexts:\n{entries}current-context: {current}\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::render;
+
+    /// Every named server has its context, and the first is the one used without `--context`.
+    #[test]
+    fn contexts_are_named() {
+        let servers = ["quilt", "replica-2"].map(|name| (name.to_owned(), format!("https://{name}:6443")));
+        let text = render(&servers, "pem", "qa_x");
+        assert!(text.contains("- name: replica-2\n  cluster:\n    server: https://replica-2:6443\n"), "{text}");
+        assert!(text.contains("- name: replica-2\n  context:\n    cluster: replica-2\n    user: admin\n"), "{text}");
+        assert!(text.ends_with("current-context: quilt\n"), "{text}");
+    }
 }

@@ -3,6 +3,7 @@
 mod agent;
 mod client;
 mod dev;
+mod jsonpath;
 mod kubeconfig;
 mod operator;
 mod server;

@@ -135,11 +135,11 @@ impl Layout {
             keys,
         };
         files::private_dir(&at("logs"))?;
+        files::private_dir(&at("run"))?;
         files::write_public(&layout.ca, layout.ca_pem.as_bytes())?;
         files::write_private(&layout.admin_key_file, layout.keys.admin_token.as_bytes())?;
         files::write_private(&layout.api_key_file, layout.keys.api_key.as_bytes())?;
-        let server = layout.replicas.first().map(|replica| replica.api.clone()).unwrap_or_default();
-        let kubeconfig = render_kubeconfig(&server, &layout.ca_pem, &layout.keys.admin_token);
+        let kubeconfig = render_kubeconfig(&contexts(&layout.replicas), &layout.ca_pem, &layout.keys.admin_token);
         files::write_private(&layout.kubeconfig, kubeconfig.as_bytes())?;
         Ok(layout)
     }
@@ -149,10 +149,22 @@ impl Layout {
         self.dir.join(format!("logs/{child}.log"))
     }
 
+    /// Where the process id of a child stands while it lives.
+    pub(crate) fn pid_file(&self, child: &str) -> PathBuf {
+        self.dir.join(format!("run/{child}.pid"))
+    }
+
     /// Puts the join token where agents look for it.
     pub(crate) fn write_join_token(&self, token: &str) -> anyhow::Result<()> {
         files::write_private(&self.join_token_file, token.as_bytes())
     }
+}
+
+/// One context by the first replica's address, the usual one, and one for each replica by its own.
+fn contexts(replicas: &[ReplicaPlace]) -> Vec<(String, String)> {
+    let usual = replicas.first().map(|replica| ("quilt".to_owned(), replica.api.clone()));
+    let each = replicas.iter().map(|replica| (format!("replica-{}", replica.id), replica.api.clone()));
+    usual.into_iter().chain(each).collect()
 }
 
 /// The ports of an earlier run are kept when any free ones are asked for: replicas know each other by them.

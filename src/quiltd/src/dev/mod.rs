@@ -5,6 +5,7 @@
 mod layout;
 mod manifest;
 mod ports;
+mod shell;
 mod supervise;
 
 pub(crate) use supervise::FOLLOW_STDIN;
@@ -92,7 +93,8 @@ async fn start(
         }
     }
     supervisor.write_manifest()?;
-    greet(layout, started);
+    shell::prepare(layout)?;
+    output::line(&shell::greeting(layout, started.elapsed()));
     output::line("ready");
     Ok(())
 }
@@ -135,20 +137,4 @@ async fn join_token(client: &reqwest::Client, layout: &Layout, agents: u16) -> a
         .as_str()
         .map(str::to_owned)
         .with_context(|| format!("no join token was given ({status}): {body}"))
-}
-
-fn greet(layout: &Layout, started: Instant) {
-    let dir = layout.dir.display();
-    let api = layout.replicas.first().map(|replica| replica.api.clone()).unwrap_or_default();
-    output::line(&format!(
-        "{} replicas and {} agents run after {:.1} s in {dir}\n\n  export KUBECONFIG={}\n  kubectl get nodes\n  kubectl create deployment hello --image=none --replicas=3 -- /bin/sh -c 'while :; do date; sleep 5; done'\n  kubectl get pods -o wide\n  curl --cacert {} -H \"X-Api-Key: $(cat {})\" {api}/api/clusters/default/placements\n  quiltd status --address {api} --ca {} --token-file {}\n\nCtrl-C stops everything.",
-        layout.replicas.len(),
-        layout.agents.len(),
-        started.elapsed().as_secs_f32(),
-        layout.kubeconfig.display(),
-        layout.ca.display(),
-        layout.api_key_file.display(),
-        layout.ca.display(),
-        layout.admin_key_file.display(),
-    ));
 }

@@ -16,6 +16,7 @@ use crate::dev::layout::{AgentPlace, Layout, ReplicaPlace};
 use crate::dev::manifest::Manifest;
 use crate::kv::KvApi;
 use crate::output;
+use crate::tls::files;
 
 /// Set for children of `quiltd dev` only: their standard input is a pipe whose end means that dev is gone, however it
 /// ended. A replica started by hand from `dev.json` does not have it.
@@ -123,8 +124,18 @@ impl Supervisor {
         Self { children: Vec::new(), layout, restart }
     }
 
-    /// Writes `dev.json` as things are now.
+    /// Writes `dev.json` and the files of process ids as things are now.
     pub(crate) fn write_manifest(&self) -> anyhow::Result<()> {
+        for child in &self.children {
+            let path = self.layout.pid_file(&child.name);
+            let before = std::fs::read_to_string(&path).ok();
+            match child.pid().map(|pid| pid.to_string()) {
+                Some(pid) if before.as_ref() == Some(&pid) => {}
+                Some(pid) => files::write_private(&path, pid.as_bytes())?,
+                // A number that may soon be another process's is not left for a script to kill.
+                None => drop(std::fs::remove_file(&path)),
+            }
+        }
         Manifest::of(&self.layout, self).write(&self.layout.dir)
     }
 
@@ -183,7 +194,8 @@ impl Supervisor {
             return restart && self.start_again(n);
         };
         let Ok(Some(status)) = process.try_wait() else { return false };
-        output::note(&format!("{} ended: {status}", child.name));
+        let remedy = if restart { "it is started again" } else { "`--restart` would have it started again" };
+        output::note(&format!("{} ended: {status}; {remedy}", child.name));
         child.process = None;
         if restart {
             self.start_again(n);
@@ -223,6 +235,9 @@ impl Supervisor {
                 }
                 child.process = None;
             }
+        }
+        if let Err(error) = self.write_manifest() {
+            output::note(&format!("dev.json could not be brought up to date: {error:#}"));
         }
     }
 }
