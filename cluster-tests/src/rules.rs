@@ -9,6 +9,7 @@
 //! | `cargo xtask ARGS` | the built `xtask ARGS --help`: the words are parsed, the chore itself needs the clone |
 //! | `/tmp/quilt`, `/var/lib/`, `/etc/quilt` | below the test's own directory |
 //! | hosts `10.0.0.N` | `127.x.y.N`, with an x.y of the test's own |
+//! | `ssh root@10.0.0.N C`, `scp -r F root@10.0.0.N:P` | `C` with, and a copy to, that host's own `/var/lib` |
 //! | a command that runs until it is stopped | in a terminal of its own |
 
 use std::fmt::Write;
@@ -91,18 +92,26 @@ pub fn step(block: &Block, places: &Places) -> Result<Step> {
     }
     let mut text = String::new();
     for line in block.text.lines() {
-        match line.strip_prefix("cargo xtask") {
-            // --help goes last, behind a command that goes on in the next line.
-            Some(_) if line.ends_with('\\') => bail!("a command of cargo xtask stands on one line"),
-            Some(rest) => writeln!(text, "'{}'{rest} --help", places.xtask.display())?,
-            None => writeln!(text, "{line}")?,
+        let typed = match line.strip_prefix("cargo xtask") {
+            Some(rest) => format!("'{}'{rest} --help", places.xtask.display()),
+            None => places.at_host(line).unwrap_or_else(|| places.substitute(line)),
+        };
+        if line.ends_with('\\') && ["cargo xtask", "ssh", "scp"].iter().any(|command| begins(line, command)) {
+            bail!("`{line}` goes on in the next line, which this rule does not know");
         }
+        writeln!(text, "{typed}")?;
     }
-    Ok(Step::Typed(places.substitute(&text)))
+    Ok(Step::Typed(text))
 }
 
 fn stays(line: &str) -> bool {
-    STAY.iter().any(|command| begins(line, command))
+    let command = remote(line).map_or(line, |(_, command)| command);
+    STAY.iter().any(|stay| begins(command, stay))
+}
+
+/// The number of a host and what is to be run on it.
+fn remote(line: &str) -> Option<(&str, &str)> {
+    line.strip_prefix("ssh root@10.0.0.")?.split_once(' ')
 }
 
 fn begins(line: &str, command: &str) -> bool {
@@ -111,12 +120,13 @@ fn begins(line: &str, command: &str) -> bool {
 
 fn terminal(line: &str, places: &Places) -> Result<Terminal> {
     ensure!(!line.contains([';', '|', '&']), "`{line}` is more than one command");
-    let command = match line.strip_prefix("./scripts/dev") {
-        Some(arguments) => format!("'{}' dev{}", places.quiltd.display(), arguments.replace(" --yes", "")),
-        None => line.to_owned(),
-    };
-    let mut command = places.substitute(&command);
     let dev = begins(line, "./scripts/dev") || begins(line, "quiltd dev");
+    let mut command = match line.strip_prefix("./scripts/dev") {
+        Some(arguments) => {
+            format!("'{}' dev{}", places.quiltd.display(), places.substitute(arguments).replace(" --yes", ""))
+        }
+        None => places.at_host(line).unwrap_or_else(|| places.substitute(line)),
+    };
     if dev && !line.contains("-port") {
         command.push_str(" --api-port 0 --http-port 0 --peer-port 0");
     }
@@ -158,6 +168,18 @@ impl Places {
             text = text.replace(&format!("127.0.0.1:{}", HTTP_PORT + at), &format!("127.0.0.1:,{http}"));
         }
         text.replace("127.0.0.1:,", "127.0.0.1:")
+    }
+
+    /// A line of ssh or scp as it is done in the directory that stands for that host; nothing when it is neither.
+    fn at_host(&self, line: &str) -> Option<String> {
+        let root = self.root.display();
+        if let Some((host, command)) = remote(line) {
+            let there = Self { root: self.root.join("hosts").join(host), ..self.clone() };
+            return Some(there.substitute(command));
+        }
+        let (source, target) = line.strip_prefix("scp -r ")?.split_once(" root@10.0.0.")?;
+        let (host, path) = target.split_once(':')?;
+        Some(format!("cp -r {} {root}/hosts/{host}{path}", self.substitute(source)))
     }
 
     /// A network of loopback that is not likely another's, from the number of a process.
@@ -205,15 +227,24 @@ mod tests {
     #[test]
     fn staying_commands_get_a_terminal() {
         let ports = " --api-port 0 --http-port 0 --peer-port 0";
-        let dev = |start: &str| {
-            Step::Terminal(Terminal { command: format!("{start}{ports}"), awaits: Awaits::Ready })
-        };
+        let dev = |start: &str| Step::Terminal(Terminal { command: format!("{start}{ports}"), awaits: Awaits::Ready });
         assert_eq!(to("./scripts/dev\n"), dev("'/b/quiltd' dev"));
         assert_eq!(to("./scripts/dev --yes --dir /tmp/quilt\n"), dev("'/b/quiltd' dev --dir /t/tmp/quilt"));
         assert_eq!(to("quiltd dev --replicas 1\n"), dev("quiltd dev --replicas 1"));
         let server =
             Terminal { command: "quiltd server --id 1 --listen 127.9.9.1:6443".into(), awaits: Awaits::Nothing };
         assert_eq!(to("quiltd server --id 1 \\\n  --listen 10.0.0.1:6443\n"), Step::Terminal(server));
+    }
+
+    /// A host is a directory with the host's own files.
+    #[test]
+    fn hosts_are_directories() {
+        let copied = "cp -r cp/replica-2 /t/hosts/2/var/lib/quiltd\n";
+        assert_eq!(to("scp -r cp/replica-2 root@10.0.0.2:/var/lib/quiltd\n"), Step::Typed(copied.into()));
+        let command = "quiltd server --data-dir /t/hosts/2/var/lib/quiltd --listen 127.9.9.2:6443";
+        let server = Terminal { command: command.into(), awaits: Awaits::Nothing };
+        let typed = "ssh root@10.0.0.2 quiltd server --data-dir /var/lib/quiltd \\\n  --listen 10.0.0.2:6443\n";
+        assert_eq!(to(typed), Step::Terminal(server));
     }
 
     /// The gate is known by its name only, and a chore's words are given to the chore.

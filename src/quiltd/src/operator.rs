@@ -119,10 +119,11 @@ fn summary(status: &Status) -> String {
     match (status.leader, status.role) {
         (None, _) => format!("no leader: replica {} knows of {voters} voters (term {})", status.id, status.term),
         (Some(leader), Role::Leader) => format!(
-            "{}: replica {leader} leads {voters} voters (term {}), {} failures tolerated",
+            "{}: replica {leader} leads {voters} voters (term {}), {} {} tolerated",
             if status.failures_tolerated > 0 || voters < 3 { "healthy" } else { "degraded" },
             status.term,
-            status.failures_tolerated
+            status.failures_tolerated,
+            if status.failures_tolerated == 1 { "failure" } else { "failures" }
         ),
         (Some(leader), _) => {
             format!("replica {leader} leads {voters} voters (term {}), as replica {} sees it", status.term, status.id)

@@ -45,7 +45,7 @@ pub(crate) fn load(options: &Options) -> anyhow::Result<Place> {
                 "directory '{}' holds no certificates for a replica of a larger control plane",
                 options.data_dir.display()
             )))
-            .hint("copy tls/, root.key and bootstrap.json made for this replica there, or start it alone");
+            .hint("copy there what `quiltd init` made for this replica, or start it alone");
         }
         make(options, &place)?;
     }

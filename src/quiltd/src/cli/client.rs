@@ -12,7 +12,7 @@ use crate::http;
 use crate::tls::files;
 
 /// Where the control plane is and how to authenticate.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Connection {
     /// A replica's address; give it several times to try them in order.
     #[arg(
@@ -36,6 +36,11 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// One connection for each address.
+    pub(crate) fn each(&self) -> impl Iterator<Item = Self> {
+        self.address.iter().map(|address| Self { address: vec![address.clone()], ..self.clone() })
+    }
+
     /// Sends one request to the first replica that answers and gives its JSON.
     pub(crate) fn ask(&self, method: &Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -3,6 +3,8 @@
 mod agent;
 mod client;
 mod dev;
+mod form;
+mod init;
 mod jsonpath;
 mod kubeconfig;
 mod operator;
@@ -32,6 +34,7 @@ const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 un
 #[derive(Debug, Subcommand)]
 enum Command {
     Dev(dev::Dev),
+    Init(init::Init),
     Server(server::Server),
     Agent(agent::Agent),
     Status(status::Status),
@@ -45,6 +48,7 @@ enum Command {
 pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Dev(command) => command.run(&cli.log),
+        Command::Init(command) => command.run(),
         Command::Server(command) => command.run(&cli.log),
         Command::Agent(command) => command.run(&cli.log),
         Command::Status(command) => command.run(),

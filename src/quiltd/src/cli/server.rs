@@ -49,6 +49,7 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
+/// Reads `N=HOST:PORT`.
 pub(crate) fn member(text: &str) -> Result<(ReplicaId, String), String> {
     let expected = || "expected N=HOST:PORT, such as 1=10.0.0.1:7443".to_owned();
     let (id, address) = text.split_once('=').ok_or_else(expected)?;

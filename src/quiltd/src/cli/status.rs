@@ -1,60 +1,50 @@
 //! `quiltd status`: one sentence on the health of the control plane, then its replicas.
 
+use anyhow::Context;
 use reqwest::Method;
 use serde_json::Value;
 
 use crate::cli::client::Connection;
-use crate::cli::jsonpath::JsonPath;
-use crate::exit::Failure;
+use crate::cli::form::Form;
 use crate::output;
 
 /// Show whether the control plane is healthy, who leads, and how far each replica has come.
 ///
-/// The picture is read from raft itself, on the replica that answers.
+/// The picture is read from raft itself: on the leader if it is among the addresses, else on the first replica that
+/// answers, which knows less of the others.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  quiltd status --ca ca.crt --token-file admin.key\n  quiltd status -o json --ca ca.crt --token-file admin.key\n  quiltd status -o jsonpath={.leader} --ca ca.crt --token-file admin.key"
 )]
 pub(crate) struct Status {
-    /// Output form: `table`, `json`, or `jsonpath={.FIELD}` for one value of the JSON form.
-    #[arg(short, long, default_value = "table", value_parser = form, value_name = "FORM")]
+    #[arg(short, long, default_value = "table", value_parser = Form::parse, value_name = "FORM", help = Form::HELP)]
     output: Form,
     #[command(flatten)]
     connection: Connection,
 }
 
-#[derive(Clone, Debug)]
-enum Form {
-    /// Sentences and columns.
-    Table,
-    /// The status document.
-    Json,
-    /// One value of it.
-    JsonPath(JsonPath),
-}
-
-fn form(text: &str) -> Result<Form, String> {
-    match text.split_once('=') {
-        None if text == "table" => Ok(Form::Table),
-        None if text == "json" => Ok(Form::Json),
-        Some(("jsonpath", path)) => path.parse().map(Form::JsonPath),
-        _ => Err("expected table, json or jsonpath={.FIELD}".into()),
-    }
-}
-
 impl Status {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let status = self.connection.ask(&Method::GET, "/api/admin/status", None)?;
-        match &self.output {
-            Form::Json => output::line(&serde_json::to_string_pretty(&status)?),
-            Form::Table => table(&status),
-            Form::JsonPath(path) => {
-                let value =
-                    path.of(&status).ok_or_else(|| Failure::NotFound(format!("the status has no {path} now")))?;
-                output::line(&value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+        self.output.show(&self.document()?, table)
+    }
+
+    /// The leader's picture if one of the given replicas leads, for only the leader knows how far the others have come;
+    /// else the first one that is given.
+    fn document(&self) -> anyhow::Result<Value> {
+        let mut first = None;
+        for connection in self.connection.each() {
+            let answer = connection.ask(&Method::GET, "/api/admin/status", None);
+            if let Ok(status) = &answer
+                && status["leader"] == status["id"]
+            {
+                return answer;
+            }
+            let better = matches!((&first, &answer), (None, _) | (Some(Err(_)), Ok(_)));
+            if better {
+                first = Some(answer);
             }
         }
-        Ok(())
+        first.context("no --address was given")?
     }
 }
 
