@@ -65,7 +65,7 @@ pub(crate) fn greeting(layout: &Layout, elapsed: Duration) -> String {
     let path = |name: &str| quoted(&layout.dir.join(name).display().to_string());
     let (count, agents) = (layout.replicas.len(), layout.agents.len());
     // The second of them, for all answer alike; a lone one is its own second.
-    let api = layout.replicas.get(1).or(layout.replicas.first()).map_or("", |replica| replica.api.as_str());
+    let api = layout.replicas.get(1).or_else(|| layout.replicas.first()).map_or("", |replica| replica.api.as_str());
     let mut text = format!(
         "{count} replicas and {agents} agents run after {seconds:.1} s in {dir}\n\n\
          In another terminal:\n  \
