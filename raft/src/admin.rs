@@ -9,8 +9,9 @@ use openraft::ChangeMembers;
 use openraft::errors::{ClientWriteError, InitializeError, RaftError};
 use openraft::type_config::TypeConfigExt;
 use prost::Message;
-use quilt_proto::state::DropCluster;
-use quilt_proto::{ClusterId, ReplicaId, command};
+use quilt_proto::state::{Compact, DropCluster};
+use quilt_proto::{ClusterId, ReplicaId, Revision, command};
+use quilt_state::limits::COMPACT_ROWS_MAX;
 
 use crate::error::{AdminError, AskError};
 use crate::peer::{AdminRequest, Member, admin_request::Change};
@@ -155,6 +156,32 @@ impl Admin {
     /// See [`AdminError`].
     pub async fn drop_cluster(&self, cluster: ClusterId) -> Result<(), AdminError> {
         self.ask(Change::DropCluster(cluster.0), TIMEOUT).await
+    }
+
+    /// Lets go of a cluster's history up to `floor` now, as upkeep does with age; on the leader only. Reads at and watches
+    /// from older revisions end as compacted.
+    ///
+    /// # Errors
+    /// See [`AdminError`].
+    pub async fn compact(&self, cluster: &ClusterId, floor: Revision) -> Result<(), AdminError> {
+        let applied = Arc::clone(self.replica.applied());
+        let proposer = Arc::clone(self.replica.proposer());
+        let leader = self.replica.status().leader;
+        let cluster = cluster.0.clone();
+        let compacted = self.replica.on_runtime(async move {
+            while applied.horizon().floor(&cluster) < floor {
+                let compact = Compact { cluster: cluster.clone(), floor: floor.get(), limit: COMPACT_ROWS_MAX };
+                let done = proposer.command(command::Kind::Compact(compact));
+                let done = done.map_err(|_: Refused| AdminError::NotLeader { leader })?;
+                match TypeConfig::timeout(TIMEOUT, done).await {
+                    Ok(Ok(true)) => {}
+                    Ok(_) => return Err(AdminError::NotLeader { leader }),
+                    Err(_) => return Err(AdminError::Timeout("compaction")),
+                }
+            }
+            Ok(())
+        });
+        compacted.await.map_err(|_| AdminError::Stopped)?
     }
 
     async fn ask(&self, change: Change, timeout: Duration) -> Result<(), AdminError> {

@@ -394,6 +394,10 @@ impl Replica {
         &self.inner.retention
     }
 
+    pub(crate) fn proposer(&self) -> &Arc<Proposer> {
+        &self.inner.proposer
+    }
+
     pub(crate) fn destination(&self) -> watch::Receiver<Destination> {
         self.inner.destination.clone()
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use parking_lot::Mutex;
+use quilt_objects::discovery::Catalogue;
 use quilt_objects::registry::{KUBERNETES_VERSION, registry};
 use quilt_objects::{discovery, openapi};
 use serde_json::{Value, json};
@@ -22,6 +23,25 @@ use crate::request::Call;
 
 /// Content type of aggregated discovery; clients look for exactly this.
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+/// Groups of the table that are not served: nothing measures nodes and pods yet, and a client that finds the group
+/// listed says "not available yet" instead of "not available".
+const UNSERVED: [&str; 1] = ["metrics.k8s.io"];
+
+/// Whether kinds of `group` are served.
+pub(crate) fn is_served(group: &str) -> bool {
+    !UNSERVED.contains(&group)
+}
+
+/// The kinds that are served.
+fn catalogue() -> Catalogue<'static> {
+    Catalogue::from(registry()).hiding(&UNSERVED)
+}
+
+/// Group and version of everything served.
+fn group_versions() -> impl Iterator<Item = (&'static str, &'static str)> {
+    registry().group_versions().into_iter().filter(|(group, _)| is_served(group))
+}
 
 /// A document as served.
 #[derive(Clone)]
@@ -71,7 +91,7 @@ pub(crate) fn version(api: &Api) -> Result<Response<Body>, Problem> {
 /// `/`.
 pub(crate) fn paths() -> Result<Response<Body>, Problem> {
     let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
-    for (group, version) in registry().group_versions().into_iter().filter(|(group, _)| !group.is_empty()) {
+    for (group, version) in group_versions().filter(|(group, _)| !group.is_empty()) {
         let of_group = format!("/apis/{group}");
         if !paths.contains(&of_group) {
             paths.push(of_group);
@@ -86,7 +106,7 @@ pub(crate) fn paths() -> Result<Response<Body>, Problem> {
 pub(crate) fn core_versions(call: &Call) -> Result<Response<Body>, Problem> {
     match accept_discovery(&call.headers).map_err(not_acceptable)? {
         DiscoveryForm::Aggregated => {
-            aggregated(call, &made("aggregated core", || discovery::aggregated_core(registry())))
+            aggregated(call, &made("aggregated core", || discovery::aggregated_core(catalogue())))
         }
         DiscoveryForm::Legacy => plain(call, &made("core", discovery::core_versions)),
     }
@@ -96,21 +116,21 @@ pub(crate) fn core_versions(call: &Call) -> Result<Response<Body>, Problem> {
 pub(crate) fn groups(call: &Call) -> Result<Response<Body>, Problem> {
     match accept_discovery(&call.headers).map_err(not_acceptable)? {
         DiscoveryForm::Aggregated => {
-            aggregated(call, &made("aggregated groups", || discovery::aggregated_groups(registry())))
+            aggregated(call, &made("aggregated groups", || discovery::aggregated_groups(catalogue())))
         }
-        DiscoveryForm::Legacy => plain(call, &made("groups", || discovery::groups(registry()))),
+        DiscoveryForm::Legacy => plain(call, &made("groups", || discovery::groups(catalogue()))),
     }
 }
 
 /// `/apis/{group}`.
 pub(crate) fn group(call: &Call, group: &str) -> Result<Response<Body>, Problem> {
-    let value = discovery::group(registry(), group).ok_or_else(Problem::no_such_path)?;
+    let value = discovery::group(catalogue(), group).ok_or_else(Problem::no_such_path)?;
     plain(call, &made(&format!("group {group}"), || value))
 }
 
 /// `/apis/{group}/{version}`.
 pub(crate) fn resources(call: &Call, group: &str, version: &str) -> Result<Response<Body>, Problem> {
-    let value = discovery::resources(registry(), group, version).ok_or_else(Problem::no_such_path)?;
+    let value = discovery::resources(catalogue(), group, version).ok_or_else(Problem::no_such_path)?;
     plain(call, &made(&format!("resources {group}/{version}"), || value))
 }
 
@@ -127,9 +147,7 @@ fn open_api_document(group: &str, version: &str) -> Document {
 pub(crate) fn open_api_index(call: &Call) -> Result<Response<Body>, Problem> {
     let prefix = call.cluster.prefix();
     let document = made(&format!("openapi index {prefix}"), || {
-        let paths: serde_json::Map<String, Value> = registry()
-            .group_versions()
-            .into_iter()
+        let paths: serde_json::Map<String, Value> = group_versions()
             .map(|(group, version)| {
                 let name = open_api_name(group, version);
                 let digest = open_api_document(group, version).digest;
@@ -144,9 +162,7 @@ pub(crate) fn open_api_index(call: &Call) -> Result<Response<Body>, Problem> {
 
 /// `/openapi/v3/{name}`.
 pub(crate) fn open_api(call: &Call, name: &str) -> Result<Response<Body>, Problem> {
-    let (group, version) = registry()
-        .group_versions()
-        .into_iter()
+    let (group, version) = group_versions()
         .find(|(group, version)| open_api_name(group, version) == name)
         .ok_or_else(Problem::no_such_path)?;
     let document = open_api_document(group, version);

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use http::{Method, Request, Response};
+use http::header::ACCEPT;
+use http::{HeaderMap, Method, Request, Response};
 use quilt_objects::kind::{Kind, Verb};
 use quilt_objects::registry::registry;
 
@@ -80,7 +81,12 @@ async fn route_request(api: &Arc<Api>, request: Request<Body>) -> Result<Respons
                 call.view(ReadAt::Any).await?;
                 return Err(Problem::method_not_allowed(None, parts.method.as_str()));
             }
-            return document(&call, target).await;
+            let answer = document(&call, target).await;
+            // Clients of aggregated discovery show a refusal's words only where they come as plain text.
+            return match answer {
+                Err(problem) if asks_for_discovery(&call.headers) => Ok(problem.as_text()),
+                other => other,
+            };
         }
         Err(error) => {
             call.view(ReadAt::Any).await?;
@@ -98,6 +104,9 @@ async fn route_request(api: &Arc<Api>, request: Request<Body>) -> Result<Respons
 /// The kind behind a path, if the path fits its scope.
 fn served(path: &ResourcePath) -> Option<&'static Kind> {
     let kind = registry().resource(&path.group, &path.version, &path.resource)?;
+    if !documents::is_served(&kind.group) {
+        return None;
+    }
     let fits = match (&path.namespace, &path.name) {
         (Some(_), _) => kind.is_namespaced(),
         (None, Some(_)) => !kind.is_namespaced(),
@@ -199,9 +208,19 @@ async fn sub_resource(call: Call, subresource: &str, method: &Method, body: Body
         ("eviction", "POST") => eviction::create(&call, body.await?).await,
         ("log", "GET") => log::get(&call).await,
         ("finalize", "PUT") => finalize::update(&call, body.await?).await,
-        _ => {
+        ("status" | "scale" | "binding" | "eviction" | "log" | "finalize", _) => {
             call.view(ReadAt::Any).await?;
             Err(Problem::method_not_allowed(Some(call.kind), method.as_str()))
         }
+        _ => {
+            call.view(ReadAt::Any).await?;
+            Err(Problem::unserved(call.kind, subresource))
+        }
     }
+}
+
+/// Whether the client reads discovery in its aggregated form.
+fn asks_for_discovery(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.into_iter().any(|value| value.contains("as=APIGroupDiscoveryList"))
 }

@@ -96,6 +96,12 @@ impl Problem {
         Status::method_not_allowed(resource, verb).into()
     }
 
+    /// 405 of a subresource that the table knows and nothing here serves.
+    pub(crate) fn unserved(kind: &Kind, subresource: &str) -> Self {
+        let message = format!("{}/{subresource} is not served by this control plane", kind.plural);
+        Status::new(Reason::MethodNotAllowed, message).into()
+    }
+
     /// 409 of a precondition.
     pub(crate) fn conflict(kind: &Kind, name: &str, why: &str) -> Self {
         Status::conflict(kind.into(), name, why).into()
@@ -159,6 +165,14 @@ impl Problem {
         self.status.to_value()
     }
 
+    /// The HTTP answer with the message alone, as plain text.
+    pub(crate) fn as_text(&self) -> Response<Body> {
+        let mut response = self.response();
+        *response.body_mut() = Body::from(format!("{}\n", self.status.message));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        response
+    }
+
     /// The HTTP answer.
     pub(crate) fn response(&self) -> Response<Body> {
         let mut response = Response::new(Body::from(self.to_value().to_string()));
@@ -215,5 +229,30 @@ impl From<crate::negotiate::NotAcceptable> for Problem {
         const SERVED: [&str; 3] =
             ["application/json", "application/yaml", "application/json;as=Table;v=v1;g=meta.k8s.io"];
         Status::not_acceptable(&SERVED).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What clients are told when a write was not decided: to wait, to come again, or nothing at all.
+    #[test]
+    fn undecided_writes() {
+        let lost = Problem::from(ProposeError::NotApplied).response();
+        assert_eq!(
+            (lost.status(), lost.extensions().get::<Abandon>().is_some()),
+            (StatusCode::SERVICE_UNAVAILABLE, false)
+        );
+        let busy = Problem::from(ProposeError::Overloaded { limit: "requests" }).response();
+        assert_eq!(
+            (busy.status(), &busy.headers()[RETRY_AFTER]),
+            (StatusCode::TOO_MANY_REQUESTS, &HeaderValue::from(1))
+        );
+        let large = Problem::from(ProposeError::Invalid("the transaction is too large".into())).response();
+        assert_eq!(large.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        for unknown in [ProposeError::Unknown, ProposeError::Stopped] {
+            assert!(Problem::from(unknown).response().extensions().get::<Abandon>().is_some());
+        }
     }
 }

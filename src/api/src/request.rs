@@ -6,7 +6,8 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use http::HeaderMap;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body::Body as _;
+use http_body_util::BodyExt;
 use quilt_objects::kind::Kind;
 use quilt_proto::{Key, KeyPrefix};
 use quilt_raft::{Consistency, ReadError, View};
@@ -114,13 +115,32 @@ impl Call {
     }
 }
 
+/// Bytes of an oversized body that are read and thrown away, so that its sender gets the refusal and can go on using
+/// the connection. Beyond it the connection ends with the refusal.
+const DISCARDED_BYTES_MAX: u64 = 16 << 20;
+
 /// Reads a body whole, up to `bytes_max`.
-pub(crate) async fn read_body(body: Body, bytes_max: usize) -> Result<Bytes, Problem> {
-    match Limited::new(body, bytes_max).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
-            Err(Problem::too_large("the request body", bytes_max))
-        }
-        Err(error) => Err(Problem::bad_request(format!("the request body was not received: {error}"))),
+pub(crate) async fn read_body(mut body: Body, bytes_max: usize) -> Result<Bytes, Problem> {
+    let announced = body.size_hint().lower();
+    let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX);
+    if announced > limit.saturating_add(DISCARDED_BYTES_MAX) {
+        return Err(Problem::too_large("the request body", bytes_max));
     }
+    let mut read = Vec::with_capacity(usize::try_from(announced.min(limit)).unwrap_or(0));
+    let mut discarded = 0_u64;
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(|error| Problem::bad_request(format!("the request body was not received: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if discarded == 0 && read.len() + data.len() <= bytes_max {
+            read.extend_from_slice(&data);
+            continue;
+        }
+        read = Vec::new();
+        discarded += u64::try_from(data.len()).unwrap_or(u64::MAX);
+        if discarded > DISCARDED_BYTES_MAX {
+            break;
+        }
+    }
+    if discarded > 0 { Err(Problem::too_large("the request body", bytes_max)) } else { Ok(read.into()) }
 }

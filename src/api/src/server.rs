@@ -114,3 +114,48 @@ where
         Box::pin(async move { server.handle(request.map(Body::new)).await })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::any;
+    use quilt_proto::ReplicaId;
+    use quilt_raft::{ProposeError, Replica};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::context::{ApiOptions, RootKey};
+    use crate::problem::Problem;
+
+    async fn server(error: ProposeError) -> Server {
+        let replica = Replica::memory(ReplicaId(1)).await;
+        let api = Api::new(ApiOptions::new("test", RootKey::new([7; 32])), replica);
+        let answer = move || std::future::ready(Problem::from(error.clone()).response());
+        Server::new(api, Router::new().fallback(any(answer)))
+    }
+
+    /// What a client of one connection gets when a write of it ends this way.
+    async fn exchange(error: ProposeError) -> String {
+        let (mut client, connection) = tokio::io::duplex(64 << 10);
+        let server = server(error).await;
+        let serving =
+            tokio::spawn(async move { server.serve_connection(connection, PeerCertificate(None)).await.is_ok() });
+        let request = b"POST /api/clusters HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+        client.write_all(request).await.expect("sent");
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.expect("the connection ends in order");
+        serving.await.expect("served");
+        String::from_utf8(answer).expect("text")
+    }
+
+    /// A write of unknown fate ends its connection without a byte of an answer; one that was surely not applied is
+    /// answered.
+    #[tokio::test]
+    async fn unknown_fate_is_no_answer() {
+        assert_eq!(exchange(ProposeError::Unknown).await, "");
+        assert_eq!(exchange(ProposeError::Stopped).await, "");
+        let answered = exchange(ProposeError::NotApplied).await;
+        assert!(answered.starts_with("HTTP/1.1 503 "), "{answered}");
+        let busy = exchange(ProposeError::Overloaded { limit: "requests" }).await;
+        assert!(busy.starts_with("HTTP/1.1 429 ") && busy.to_lowercase().contains("\r\nretry-after: 1\r\n"), "{busy}");
+    }
+}

@@ -119,18 +119,20 @@ async fn start(call: &Call, options: &ListOptions) -> Result<(View, Option<Key>)
         return Ok((call.view(ReadAt::Latest).await?, Some(after)));
     }
     let newest = call.view(ReadAt::NotOlderThan(token.rv)).await?;
-    match newest.at(token.rv.into()) {
-        Ok(view) => Ok((view, Some(after))),
-        Err(ReadError::Compacted { .. }) => Err(Status::list_expired(Token { rv: 0, ..token }.encode()).into()),
-        Err(error) => Err(error.into()),
-    }
+    Ok((newest.at(token.rv.into())?, Some(after)))
+}
+
+/// The token that goes on behind `after`.
+fn go_on(after: &Key, rv: u64) -> Token {
+    let parts = after.parts();
+    Token { v: Token::VERSION, rv, start: (parts.namespace.to_owned(), parts.name.to_owned()) }
 }
 
 impl Pages {
     /// Reads one bounded step and renders what it found.
     fn step(&mut self) -> Result<Bytes, Problem> {
         let mut out = BytesMut::new();
-        let page = self.view.scan(&self.prefix, self.after.as_ref(), PAGE)?;
+        let page = self.view.scan(&self.prefix, self.after.as_ref(), PAGE).map_err(|error| self.unreadable(error))?;
         let last = page.records.len();
         for (at, (key, record)) in page.records.iter().enumerate() {
             if self.left == Some(0) {
@@ -153,6 +155,17 @@ impl Pages {
         Ok(out.freeze())
     }
 
+    /// A snapshot that history no longer has: a list under way is told how it can go on at the present state.
+    fn unreadable(&self, error: ReadError) -> Problem {
+        match (error, &self.after) {
+            (ReadError::Compacted { .. }, Some(after)) => Status::list_expired(go_on(after, 0).encode()).into(),
+            (ReadError::Compacted { .. }, None) => {
+                Problem::expired("The resourceVersion for the provided list is too old.")
+            }
+            (error, _) => error.into(),
+        }
+    }
+
     fn write(&mut self, record: &Record, out: &mut BytesMut) -> Result<(), Problem> {
         if self.begun {
             out.extend_from_slice(b",");
@@ -166,9 +179,7 @@ impl Pages {
         let revision = self.view.revision().get();
         let mut metadata = json!({"resourceVersion": revision.to_string()});
         if let (Reading::Full, Some(after), Some(map)) = (self.state, &self.after, metadata.as_object_mut()) {
-            let parts = after.parts();
-            let start = (parts.namespace.to_owned(), parts.name.to_owned());
-            map.insert("continue".into(), Token { v: Token::VERSION, rv: revision, start }.encode().into());
+            map.insert("continue".into(), go_on(after, revision).encode().into());
             if self.selection.is_everything()
                 && let Some(count) = self.count_remaining()?
             {

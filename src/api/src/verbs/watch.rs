@@ -48,7 +48,8 @@ pub(crate) async fn watch(call: &Call) -> Result<Response<Body>, Problem> {
     let (view, initial) = match options.start {
         WatchStart::State { at, .. } => (call.view(at).await?, true),
         WatchStart::After(0) => (call.view(ReadAt::Latest).await?, false),
-        // Exactly there, to learn now and not inside the stream that history is gone.
+        // Where history no longer reaches back that far, the stream says so as its first event: clients that resume a
+        // watch look for that there, as upstream has it, and some take any other refusal for a reason to ask again.
         WatchStart::After(version) => (call.view(ReadAt::Exact(version)).await?, false),
     };
     let from = view.revision();

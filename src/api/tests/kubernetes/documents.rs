@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::support::Plane;
+use crate::support::{OTHER, Plane, TENANT};
 
 /// Version, health, both discovery forms, ETags.
 #[tokio::test]
@@ -57,4 +57,51 @@ async fn open_api() {
     }
     assert_eq!(plane.get("/openapi/v2").await.body["kind"], json!("Status"));
     assert_ne!(plane.get("/openapi/v3/api/v1").await.expect(200)["components"], Value::Null);
+}
+
+/// What is not served is not listed either, in no form: clients that find metrics listed wait for them.
+#[tokio::test]
+async fn unserved_groups_are_not_listed() {
+    let plane = Plane::start().await;
+    let aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    for answer in [
+        plane.get_as("/apis", aggregated).await,
+        plane.get("/apis").await,
+        plane.get("/").await,
+        plane.get("/openapi/v3").await,
+    ] {
+        let text = answer.expect(200).to_string();
+        assert!(text.contains("apps") && !text.contains("metrics.k8s.io"), "{text}");
+    }
+    for path in ["/apis/metrics.k8s.io", "/apis/metrics.k8s.io/v1beta1", "/apis/metrics.k8s.io/v1beta1/nodes"] {
+        plane.get(path).await.refusal(404, "NotFound");
+    }
+}
+
+/// Who may not see a cluster's discovery is told so in words: as a Status, and as plain text to clients of the
+/// aggregated form, which show nothing else.
+#[tokio::test]
+async fn refused_discovery_says_why() {
+    let plane = Plane::start().await;
+    let aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    let ask = async |key: &str, path: &str, accept: &str| {
+        let request =
+            http::Request::get(path).header("accept", accept).header("authorization", format!("Bearer {key}"));
+        plane.call(request.body(axum::body::Body::empty()).expect("a request")).await
+    };
+    let refused = ask(TENANT, "/api", "application/json").await.refusal(403, "Forbidden");
+    let words = "forbidden: User \"quilt:tenant:t1\" cannot get path \"/api\"";
+    assert_eq!(refused["message"], words);
+    for (key, path, status, words) in [
+        (TENANT, "/api", 403, words),
+        (TENANT, "/clusters/none/apis", 404, "the server could not find the requested resource"),
+        (OTHER, "/clusters/c1/apis", 404, "the server could not find the requested resource"),
+        ("qk_unknown", "/apis", 401, "Unauthorized"),
+    ] {
+        let answer = ask(key, path, aggregated).await;
+        assert_eq!(answer.status, status, "{path}");
+        assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8");
+        assert_eq!(String::from_utf8_lossy(&answer.bytes).trim(), words);
+    }
+    assert_eq!(ask(TENANT, "/clusters/c1/apis", aggregated).await.status, 200);
 }

@@ -1,9 +1,11 @@
 //! The Kubernetes surface, driven in process over a replica in memory: no sockets, the same code as in production.
 
 mod bad_input;
+mod connection;
 mod crud;
 mod deletion;
 mod documents;
+mod history;
 mod lists;
 mod patches;
 mod secrets;

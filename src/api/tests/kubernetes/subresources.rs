@@ -48,14 +48,15 @@ async fn eviction() {
     running["spec"]["nodeName"] = json!("n1");
     plane.post(PODS, &running).await.expect(201);
     let merge = "application/merge-patch+json";
-    plane.patch(&format!("{PODS}/p/status"), merge, &json!({"status": {"phase": "Running"}})).await.expect(200);
+    let ready = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
+    plane.patch(&format!("{PODS}/p/status"), merge, &json!({"status": ready})).await.expect(200);
     let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
     let budget =
         json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "p"}}}});
     plane.post(budgets, &budget).await.expect(201);
     let path = format!("{PODS}/p/eviction");
     let held = plane.post(&path, &json!({"metadata": {"name": "p"}})).await;
-    assert_eq!(held.headers["retry-after"], "10");
+    assert_eq!(held.headers["retry-after"], "1");
     let held = held.refusal(429, "TooManyRequests");
     assert_eq!(held["details"]["causes"][0]["reason"], "DisruptionBudget");
     let allowed = json!({"status": {"disruptionsAllowed": 1, "observedGeneration": 1, "currentHealthy": 1,

@@ -199,6 +199,12 @@ impl Watch {
         (text(&event["type"]), text(&event["object"]["metadata"]["name"]))
     }
 
+    /// That the stream ends here.
+    pub(crate) async fn ends(&mut self) -> bool {
+        let frame = tokio::time::timeout(Duration::from_secs(20), self.body.frame());
+        self.buffer.is_empty() && frame.await.expect("an end in time").is_none()
+    }
+
     /// That nothing comes for a while.
     pub(crate) async fn is_silent(&mut self) -> bool {
         self.buffer.is_empty() && tokio::time::timeout(Duration::from_millis(150), self.body.frame()).await.is_err()
