@@ -66,7 +66,7 @@ pub enum Facts {
     Pod(PodFacts),
     /// A Node's.
     Node(NodeFacts),
-    /// The selector of a Service or a ReplicaSet.
+    /// The selector of a Service, a ReplicaSet or a disruption budget.
     Selects(Option<LabelSelector>),
 }
 
@@ -212,7 +212,9 @@ impl Object {
             ("", "pods") => Facts::Pod(pod_facts(&raw)?),
             ("", "nodes") => Facts::Node(node_facts(&raw)?),
             ("", "services") => Facts::Selects(map_selector(selector(&raw)?.as_ref())),
-            ("apps", "replicasets") => Facts::Selects(label_selector(selector(&raw)?.as_ref())),
+            ("apps", "replicasets") | ("policy", "poddisruptionbudgets") => {
+                Facts::Selects(label_selector(selector(&raw)?.as_ref()))
+            }
             _ => Facts::Plain,
         };
         let meta = raw.metadata.unwrap_or_default();

@@ -19,6 +19,7 @@ pub fn is_remembered(object: &Object) -> bool {
         (parts.group, parts.resource),
         ("", "pods" | "nodes" | "services" | "namespaces")
             | ("apps", "deployments" | "replicasets")
+            | ("policy", "poddisruptionbudgets")
             | ("quilt.sh", "workloads")
     );
     acted_on || !object.owners.is_empty() || !object.finalizers.is_empty() || object.deletion.is_some()
@@ -97,6 +98,7 @@ fn own(cluster: &Cluster, object: &Object, into: &mut BTreeSet<Work>) {
         ("quilt.sh", "workloads") => Controller::Workload,
         ("apps", "deployments") => Controller::Deployment,
         ("apps", "replicasets") => Controller::ReplicaSet,
+        ("policy", "poddisruptionbudgets") => Controller::Budget,
         ("", "services") => Controller::Endpoints,
         ("", "namespaces") => {
             if object.deletion.is_some() {
@@ -138,11 +140,14 @@ fn concerned_by_pod(cluster: &Cluster, pod: &Object, into: &mut BTreeSet<Work>) 
     {
         into.insert((Controller::Node, node.key.clone()));
     }
-    for service in cluster.resource("", "services", pod.namespace()) {
-        if let Facts::Selects(Some(selector)) = &service.facts
-            && selector.matches_labels(&pod.labels)
-        {
-            into.insert((Controller::Endpoints, service.key.clone()));
+    let selecting = [(Controller::Endpoints, "", "services"), (Controller::Budget, "policy", "poddisruptionbudgets")];
+    for (controller, group, resource) in selecting {
+        for object in cluster.resource(group, resource, pod.namespace()) {
+            if let Facts::Selects(Some(selector)) = &object.facts
+                && selector.matches_labels(&pod.labels)
+            {
+                into.insert((controller, object.key.clone()));
+            }
         }
     }
     if pod.controller().is_none() {

@@ -238,6 +238,7 @@ fn write_slices(
         let chunks: Vec<&[Member]> = if members.is_empty() { vec![&[]] } else { members.chunks(SLICE_MAX).collect() };
         for chunk in chunks {
             let endpoints: Vec<Value> = chunk.iter().map(endpoint).collect();
+            let ports = slice_ports(ports);
             let Some(mut slice) = existing.next() else {
                 let name = format!("{}-{}", &parts.name[..parts.name.floor_char_boundary(57)], at.entropy.suffix());
                 let Some(key) = view.cluster.key(SLICES.0, SLICES.1, parts.namespace, &name) else { continue };
@@ -255,7 +256,7 @@ fn write_slices(
             };
             let before = slice.value.clone();
             fields::set(&mut slice.value, &["endpoints"], endpoints);
-            fields::set(&mut slice.value, &["ports"], ports.clone());
+            fields::set(&mut slice.value, &["ports"], ports);
             let content = slice.value != before;
             fields::set(&mut slice.value, &["metadata", "labels"], labels.clone());
             if slice.value != before {
@@ -271,6 +272,15 @@ fn write_slices(
         ending::end(plan, view, surplus, at.now)?;
     }
     Ok(())
+}
+
+/// Ports as slices have them: a port without a name has the empty one, on which clients rely.
+fn slice_ports(ports: &Value) -> Value {
+    let mut ports = ports.clone();
+    for port in ports.as_array_mut().into_iter().flatten().filter(|port| port.get("name").is_none()) {
+        fields::set(port, &["name"], "");
+    }
+    ports
 }
 
 fn endpoint(member: &Member) -> Value {

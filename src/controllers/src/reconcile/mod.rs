@@ -1,5 +1,6 @@
 //! One pure reconcile per file: `(view, key, occasion) → plan`. No clock, no chance of their own, no writing.
 
+pub mod budget;
 pub mod deployment;
 pub mod disruption;
 pub mod endpoints;
@@ -26,6 +27,8 @@ pub enum Controller {
     ReplicaSet,
     /// Services: Endpoints and slices.
     Endpoints,
+    /// Disruption budgets.
+    Budget,
     /// Nodes.
     Node,
     /// Pods nobody ends.
@@ -38,7 +41,7 @@ pub enum Controller {
 
 impl Controller {
     /// Every controller, in the order in which a forced run goes through them: owners before what they own.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Node,
         Self::Workload,
         Self::Deployment,
@@ -47,6 +50,7 @@ impl Controller {
         Self::Garbage,
         Self::Namespace,
         Self::Endpoints,
+        Self::Budget,
     ];
 
     /// Name for metrics and logs.
@@ -57,6 +61,7 @@ impl Controller {
             Self::Deployment => "deployment",
             Self::ReplicaSet => "replicaset",
             Self::Endpoints => "endpoints",
+            Self::Budget => "disruption",
             Self::Node => "node",
             Self::Termination => "termination",
             Self::Garbage => "garbage",
@@ -74,6 +79,7 @@ impl Controller {
             Self::Deployment => deployment::reconcile(view, key, at),
             Self::ReplicaSet => replicaset::reconcile(view, key, at),
             Self::Endpoints => endpoints::reconcile(view, key, at),
+            Self::Budget => budget::reconcile(view, key, at),
             Self::Node => node::reconcile(view, key, at),
             Self::Termination => termination::reconcile(view, key, at),
             Self::Garbage => garbage::reconcile(view, key, at),

@@ -527,3 +527,68 @@ fn nobody_waits_for_an_agent_that_will_not_report() {
     let left: Vec<Key> = world.all("", "pods").into_iter().map(|(key, _)| key).collect();
     assert_eq!(left, [World::key("", "pods", "default", "on-n2")]);
 }
+
+/// A budget's status follows its Pods: how many there are, how many serve, and how many may go; an allowed eviction
+/// counts until its Pod goes or the eviction has evidently come to nothing.
+#[test]
+fn a_budget_says_how_many_may_go() {
+    let mut world = World::new();
+    world.node("n1");
+    let deployment = deployment(&mut world, 4, "web:1", &json!({}));
+    let key = World::key("policy", "poddisruptionbudgets", "default", "b");
+    let selector = json!({"matchLabels": {"app": "web"}});
+    world.put(&key, json!({"metadata": {"generation": 1}, "spec": {"minAvailable": 3, "selector": selector}}));
+    world.settle();
+    let counts = |world: &World| {
+        let status = status(world, &key);
+        let of = |name: &str| status[name].as_i64().expect("a number");
+        (of("expectedPods"), of("currentHealthy"), of("desiredHealthy"), of("disruptionsAllowed"))
+    };
+    assert_eq!(counts(&world), (4, 0, 3, 0));
+    assert_eq!(condition(&world, &key, "DisruptionAllowed"), ("False".into(), "InsufficientPods".into()));
+    world.run_pods("n1");
+    world.settle();
+    assert_eq!(counts(&world), (4, 4, 3, 1));
+    assert_eq!(condition(&world, &key, "DisruptionAllowed"), ("True".into(), "SufficientPods".into()));
+    assert!(world.plan(Controller::Budget, &key).writes.is_empty(), "nothing more to do");
+    for (bound, desired, allowed) in [
+        (json!({"minAvailable": "50%", "selector": selector}), 2, 2),
+        (json!({"maxUnavailable": 1, "selector": selector}), 3, 1),
+        (json!({"maxUnavailable": "30%", "selector": selector}), 2, 2),
+        (json!({"maxUnavailable": 0, "selector": selector}), 4, 0),
+        (json!({"minAvailable": 9, "selector": selector}), 9, 0),
+    ] {
+        world.change(&key, |budget| {
+            budget["spec"] = bound.clone();
+            budget["metadata"]["generation"] = json!(budget["metadata"]["generation"].as_i64().expect("a number") + 1);
+        });
+        world.settle();
+        assert_eq!(counts(&world), (4, 4, desired, allowed), "{bound}");
+        assert_eq!(
+            status(&world, &key)["observedGeneration"],
+            world.get(&key).expect("present")["metadata"]["generation"]
+        );
+    }
+    world.change(&key, |budget| budget["spec"] = json!({"minAvailable": 3, "selector": selector}));
+    world.settle();
+    let pod = world.all("", "pods")[0].0.clone();
+    let evicted = json!({pod.parts().name: world.now.rfc3339()});
+    world.change(&key, |budget| {
+        budget["status"]["disruptedPods"] = evicted.clone();
+        budget["status"]["disruptionsAllowed"] = json!(0);
+    });
+    world.settle();
+    assert_eq!(counts(&world), (4, 3, 3, 0), "the eviction counts before the Pod shows it");
+    assert_eq!(status(&world, &key)["disruptedPods"], evicted);
+    world.pass(121, &["n1"]);
+    assert_eq!(counts(&world), (4, 4, 3, 1), "it came to nothing");
+    assert_eq!(status(&world, &key)["disruptedPods"], Value::Null);
+    world.change(&deployment, |object| object["spec"]["replicas"] = json!(2));
+    world.settle();
+    world.run_pods("n1");
+    world.settle();
+    assert_eq!(counts(&world), (2, 2, 3, 0));
+    world.put(&key, json!({"metadata": {"generation": 9}, "spec": {"minAvailable": 1}}));
+    world.settle();
+    assert_eq!(counts(&world).0, 0, "without a selector it covers nothing");
+}
