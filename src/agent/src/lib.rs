@@ -10,7 +10,8 @@
 //! ```
 //!
 //! What survives what:
-//! - *the agent is restarted*: it resumes as the same node; processes go on and are taken up again by pid and start time.
+//! - *the agent is restarted*: it resumes as the same node; processes go on and are taken up again by pid and start time, and the exit codes
+//!   of those that ended meanwhile are found where their [`keeper`] wrote them.
 //! - *the node is removed* (its token is refused): the agent ends its pods, sets its identity aside and stops with
 //!   [`AgentError::NodeRemoved`]. Started again with a join token that is still good it joins as a new node, as a kubelet would.
 //! - *the control plane is away*: pods go on, reports wait.
@@ -29,6 +30,7 @@ mod error;
 mod heartbeat;
 mod host;
 mod identity;
+pub mod keeper;
 mod logs;
 mod options;
 mod pod;

@@ -1,6 +1,7 @@
 //! What a person decides about an agent. Parsing flags and reading the environment is the binary's work.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -85,6 +86,9 @@ pub struct AgentOptions {
     pub heartbeat: Duration,
     /// Pauses between restarts of a container.
     pub restart_backoff: RestartBackoff,
+    /// The command line that starts a container's [`keeper`](crate::keeper), without its arguments. Without one, containers are children of
+    /// the agent alone, and the exit code of one that ends while no agent runs is lost.
+    pub keeper: Option<Vec<OsString>>,
     /// A container's output file is turned over at this size; one older file is kept.
     pub log_bytes_max: u64,
 }
@@ -114,6 +118,7 @@ impl AgentOptions {
             version: format!("quilt-agent/{}", env!("CARGO_PKG_VERSION")),
             heartbeat: Duration::from_secs(10),
             restart_backoff: RestartBackoff::default(),
+            keeper: None,
             log_bytes_max: 10 * 1024 * 1024,
         }
     }

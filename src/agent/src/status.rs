@@ -66,6 +66,16 @@ pub(crate) struct ProcessRecord {
     pub(crate) pid: i32,
     pub(crate) start_ticks: u64,
     pub(crate) boot_id: String,
+    /// Who waits for its end and writes it down.
+    #[serde(default)]
+    pub(crate) keeper: Option<KeeperRecord>,
+}
+
+/// The keeper of a container, of the same boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeeperRecord {
+    pub(crate) pid: i32,
+    pub(crate) start_ticks: u64,
 }
 
 /// The end of one run.

@@ -21,6 +21,11 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Keepers run in the environment of their container, which must not be taken for options of ours.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == cli::CONTAINER_KEEPER) {
+        return quilt_agent::keeper::run(arguments);
+    }
     let command = cli::Cli::parse();
     // One TLS backend for the whole process; a second call would only find it already there.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -45,6 +45,11 @@ impl ContainerLog {
         self.directory.join(format!("{run}.log"))
     }
 
+    /// Where the keeper of a run writes how it ended.
+    pub(crate) fn exit_file(&self, run: u32) -> PathBuf {
+        self.directory.join(format!("{run}.exit"))
+    }
+
     pub(crate) fn older(&self, run: u32) -> PathBuf {
         self.directory.join(format!("{run}.log.1"))
     }

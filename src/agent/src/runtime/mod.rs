@@ -74,6 +74,7 @@ impl Runtime {
                 search_path: options.search_path.clone(),
                 backoff: options.restart_backoff,
                 log_bytes_max: options.log_bytes_max,
+                keeper: options.keeper.clone(),
             }))),
         }
     }

@@ -16,6 +16,13 @@ fn pid_is_alive(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
+/// The process that started this one.
+fn parent_of(pid: i32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
+    let (_, rest) = stat.rsplit_once(") ").expect("a name in parentheses");
+    rest.split_whitespace().nth(1).and_then(|parent| parent.parse().ok()).expect("a pid")
+}
+
 async fn output(plane: &Plane, tail: &str) -> (u16, String) {
     let client = plane.log_client(Some(&plane.authority));
     let answer = client.get(plane.log_url(tail)).send().await.expect("an answer");
@@ -311,7 +318,8 @@ async fn probes_decide_readiness_and_life() {
     agent.stop().await.expect("an orderly stop");
 }
 
-/// A restarted agent takes the same process up again, output included; one that ended meanwhile is known to have ended, and restarted.
+/// A restarted agent takes the same process up again, output included, and starts none twice; of those that ended meanwhile it knows how,
+/// unless their keeper went with them, and restarts what is to be restarted.
 #[tokio::test]
 async fn processes_outlive_the_agent() {
     let plane = Plane::start(1).await;
@@ -325,16 +333,35 @@ async fn processes_outlive_the_agent() {
     plane.place("kept", "Always", &["/bin/sh", "-c", &script]);
     let lost_pid = plane.directory.path().join("lost");
     plane.place("lost", "Always", &["/bin/sh", "-c", &format!("echo $$$$ > {}; sleep 1000", lost_pid.display())]);
+    let ends_pid = plane.directory.path().join("ends");
+    let script =
+        format!("echo run >> {}; until [ -e {} ]; do sleep 0.05; done; exit 7", ends_pid.display(), go.display());
+    plane.place("ends", "Never", &["/bin/sh", "-c", &script]);
+    let killed_pid = plane.directory.path().join("killed");
+    plane.place("killed", "Never", &["/bin/sh", "-c", &format!("echo $$$$ > {}; sleep 1000", killed_pid.display())]);
     let pid: i32 = content(&pid_file).await.trim().parse().expect("a pid");
     let lost: i32 = content(&lost_pid).await.trim().parse().expect("a pid");
-    for id in ["kept", "lost"] {
+    let killed: i32 = content(&killed_pid).await.trim().parse().expect("a pid");
+    content(&ends_pid).await;
+    for id in ["kept", "lost", "ends", "killed"] {
         plane.report(id, "running", |report| report["state"] == "running").await;
     }
     agent.stop().await.expect("an orderly stop");
     assert!(pid_is_alive(pid), "left running");
-    rustix::process::kill_process(rustix::process::Pid::from_raw(lost).expect("a pid"), rustix::process::Signal::KILL)
-        .expect("killed");
+    let kill = |pid: i32| {
+        let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+    };
+    kill(parent_of(lost));
+    kill(lost);
+    kill(killed);
     std::fs::write(&go, "").expect("writes");
+    let written = plane.directory.path().join("data/pods/uid-ends/containers/main/0.exit");
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    while !written.exists() {
+        assert!(tokio::time::Instant::now() < deadline, "the keeper writes no exit code");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     plane.change(|known| known.reports.clear());
 
     let agent = Agent::start(plane.options("data"));
@@ -343,6 +370,13 @@ async fn processes_outlive_the_agent() {
     assert!(pid_is_alive(pid));
     let report = plane.report("lost", "runs again", |report| container(report)["restartCount"] == 1).await;
     assert_eq!(container(&report)["lastState"]["terminated"]["reason"], "ContainerStatusUnknown");
+    let report = plane.report("ends", "is known to have ended", |report| report["state"] == "failed").await;
+    let terminated = &container(&report)["state"]["terminated"];
+    assert_eq!((&terminated["exitCode"], &terminated["reason"]), (&json!(7), &json!("Error")), "{report}");
+    assert_eq!(std::fs::read_to_string(&ends_pid).expect("there"), "run\n", "it ran once");
+    let report = plane.report("killed", "is known to have been killed", |report| report["state"] == "failed").await;
+    let terminated = &container(&report)["state"]["terminated"];
+    assert_eq!((&terminated["exitCode"], &terminated["signal"]), (&json!(137), &json!(9)), "{report}");
     let client = plane.log_client(Some(&plane.authority));
     let mut answer =
         client.get(plane.log_url("/containerLogs/default/kept/main?follow=true")).send().await.expect("an answer");

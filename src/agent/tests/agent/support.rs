@@ -162,6 +162,7 @@ impl Plane {
         options.join_token_file = Some(path.join("token"));
         options.name = Some("node-a".to_owned());
         options.address = Some("127.0.0.1".parse().expect("ip"));
+        options.keeper = Some(vec![env!("CARGO_BIN_EXE_quilt-container-keeper").into()]);
         options.restart_backoff = RestartBackoff {
             first: Duration::from_millis(50),
             longest: Duration::from_millis(200),

@@ -7,6 +7,9 @@ use quilt_agent::{AgentOptions, OnShutdown, RuntimeKind};
 
 use crate::log;
 
+/// The first word of a keeper's command line; for the agent only, and so in no help.
+pub(crate) const CONTAINER_KEEPER: &str = "container-keeper";
+
 /// Join this host to a Quilt cluster as a node and run what is placed on it.
 ///
 /// The agent asks any of the given servers and changes to another by itself when one dies. Its identity is kept in
@@ -72,6 +75,7 @@ impl Agent {
         options.name = self.name;
         options.address = self.address;
         options.kubelet_port = self.kubelet_port;
+        options.keeper = Some(vec![std::env::current_exe()?.into(), CONTAINER_KEEPER.into()]);
         options.runtime = match self.runtime {
             Runtime::Process => RuntimeKind::Process,
             Runtime::Simulated => RuntimeKind::Simulated,

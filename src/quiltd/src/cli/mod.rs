@@ -13,6 +13,7 @@ mod status;
 mod tenant;
 mod version;
 
+pub(crate) use agent::CONTAINER_KEEPER;
 pub(crate) use kubeconfig::render as render_kubeconfig;
 
 use clap::{Parser, Subcommand};

@@ -11,6 +11,8 @@ use tracing::{info, warn};
 
 use crate::assignment::Assignment;
 use crate::clock;
+use crate::durable;
+use crate::keeper::ExitRecord;
 use crate::logs::ContainerLog;
 use crate::pod::{Container, RestartPolicy};
 use crate::runtime::Stop;
@@ -108,7 +110,8 @@ impl ContainerCare {
         let ContainerState::Running { process: Some(process), .. } = &record.state else {
             return None;
         };
-        let adopted = Process::adopt(process).and_then(|process| {
+        let exit_file = self.log.exit_file(record.restart_count);
+        let adopted = Process::adopt(process, &exit_file).and_then(|process| {
             let bytes_max = self.state.config.log_bytes_max;
             match Output::take_up(&self.log, record.restart_count, bytes_max) {
                 Ok(output) => Some((process, output)),
@@ -120,7 +123,11 @@ impl ContainerCare {
             }
         });
         let Some((process, output)) = adopted else {
-            self.record_end(Exit::Unknown, Some("the container ended while no agent ran".to_owned()));
+            Process::end_remains(process);
+            match ExitRecord::read(&exit_file) {
+                Some(kept) => self.record_end_at(Exit::from(&kept), None, &kept.finished_at),
+                None => self.record_end(Exit::Unknown, Some("the container ended while no agent ran".to_owned())),
+            };
             return None;
         };
         info!(container = %self.container.name, pid = process.record().pid, "container taken up again");
@@ -134,7 +141,7 @@ impl ContainerCare {
                 return None;
             }
             let assignment = self.assignment.borrow_and_update().clone();
-            match self.try_start(&assignment) {
+            match self.try_start(&assignment).await {
                 Ok(running) => return Some(running),
                 Err(obstacle) => {
                     self.state.update(self.slot, |record| {
@@ -156,7 +163,7 @@ impl ContainerCare {
         }
     }
 
-    fn try_start(&self, assignment: &Assignment) -> Result<Running, Obstacle> {
+    async fn try_start(&self, assignment: &Assignment) -> Result<Running, Obstacle> {
         let failed =
             |error: std::io::Error| Obstacle { reason: "CreateContainerError", message: Some(error.to_string()) };
         let config = &self.state.config;
@@ -168,8 +175,17 @@ impl ContainerCare {
             0
         };
         let (output, ends) = Output::make(&self.log, run, config.log_bytes_max).map_err(failed)?;
-        let mut command = launch.command(ends.stdout, ends.stderr);
-        let process = Process::spawn(&mut command).map_err(failed)?;
+        let process = match &config.keeper {
+            Some(keeper) => {
+                let exit_file = self.log.exit_file(run);
+                // What an earlier container of the same count wrote is not this one's.
+                durable::remove_if_there(&exit_file).map_err(failed)?;
+                let command = launch.kept(keeper, &exit_file, ends.stdout, ends.stderr);
+                let mut command = command.ok_or_else(|| failed(std::io::Error::other("the keeper has no command")))?;
+                Process::spawn_kept(&mut command, exit_file).await.map_err(failed)?
+            }
+            None => Process::spawn(&mut launch.command(ends.stdout, ends.stderr)).map_err(failed)?,
+        };
         let process_record = process.record().clone();
         self.state.update(self.slot, |record| {
             if let ContainerState::Terminated(ended) = &record.state {
@@ -287,17 +303,20 @@ impl ContainerCare {
     }
 
     fn record_end(&self, exit: Exit, message: Option<String>) -> i32 {
+        self.record_end_at(exit, message, &clock::to_seconds(clock::now()))
+    }
+
+    fn record_end_at(&self, exit: Exit, message: Option<String>, finished_at: &str) -> i32 {
         let (exit_code, signal, reason) = match exit {
             Exit::Code(0) => (0, None, "Completed"),
             Exit::Code(code) => (code, None, "Error"),
             Exit::Signal(signal) => (128 + signal, Some(signal), "Error"),
             Exit::Unknown => (137, None, "ContainerStatusUnknown"),
         };
-        let finished_at = clock::to_seconds(clock::now());
         self.state.update(self.slot, |record| {
             let started_at = match &record.state {
                 ContainerState::Running { started_at, .. } => started_at.clone(),
-                _ => finished_at.clone(),
+                _ => finished_at.to_owned(),
             };
             record.ready = false;
             record.started = false;
@@ -307,7 +326,7 @@ impl ContainerCare {
                 reason: reason.to_owned(),
                 message,
                 started_at,
-                finished_at: finished_at.clone(),
+                finished_at: finished_at.to_owned(),
                 container_id: record.container_id.clone(),
             });
         });

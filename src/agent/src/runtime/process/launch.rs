@@ -1,6 +1,7 @@
 //! From a container's specification to a command that can be started, or to the reason why it waits.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -123,6 +124,17 @@ impl Launch {
         let mut command = self.bare(&self.program, &self.words);
         command.stdout(stdout).stderr(stderr);
         command
+    }
+
+    /// The command of a keeper that starts the container in its surroundings; it says how that went on its piped output.
+    pub(super) fn kept(&self, keeper: &[OsString], exit_file: &Path, stdout: File, stderr: File) -> Option<Command> {
+        let (program, arguments) = keeper.split_first()?;
+        let mut command = Command::new(program);
+        command.args(arguments).arg(exit_file).arg(&self.program).args(&self.words);
+        command.env_clear().envs(&self.environment).current_dir(&self.directory);
+        // A keeper reads nothing, so its standard input can carry the container's output.
+        command.stdin(stdout).stdout(Stdio::piped()).stderr(stderr);
+        Some(command)
     }
 
     /// Another command in the same surroundings, for a probe or a hook; nothing when it is no executable here.

@@ -14,7 +14,8 @@
 //! - **Life.** A process group of its own. SIGTERM to the group, SIGKILL after the grace period; when the first process ends, what is left
 //!   of its group is killed. A container's output passes through named pipes, so an agent's restart neither ends it nor loses its output;
 //!   one that is not collected for a pipe's worth (64 KiB) makes the writer wait. The exit code of a process that ended while no agent
-//!   ran is unknown and reported as 137 with reason `ContainerStatusUnknown`, as a kubelet does.
+//!   ran is what its keeper wrote down; where the host went down with both, it is unknown and reported as 137 with reason
+//!   `ContainerStatusUnknown`, as a kubelet does.
 
 mod backoff;
 mod child;
@@ -27,6 +28,9 @@ mod record;
 mod supervisor;
 mod volumes;
 
+pub(crate) use child::start_ticks;
+
+use std::ffi::OsString;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -54,6 +58,8 @@ pub(crate) struct ProcessConfig {
     pub(crate) search_path: String,
     pub(crate) backoff: RestartBackoff,
     pub(crate) log_bytes_max: u64,
+    /// The command line of a keeper, without its arguments; containers are started directly when absent.
+    pub(crate) keeper: Option<Vec<OsString>>,
 }
 
 /// The runtime. Cheap to clone.
