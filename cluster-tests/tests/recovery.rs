@@ -94,7 +94,7 @@ async fn a_backup_becomes_the_control_plane() -> Result<()> {
         let (number, dir) = (id.to_string(), flag(&cluster, *id, "data-dir")?);
         let members = flag(&cluster, *id, "initial-cluster")?;
         let mut arguments = vec!["snapshot", "restore", &backup, "--data-dir", &dir, "--id", &number];
-        arguments.extend(["--initial-cluster", &members]);
+        arguments.extend(["--yes", "--initial-cluster", &members]);
         if let Some(epoch) = &epoch {
             arguments.extend(["--epoch", epoch]);
         }
@@ -144,7 +144,7 @@ async fn a_lost_quorum_is_recovered_from() -> Result<()> {
     let plan = write("plan.json", done(&["recover", "plan", &findings]).await?)?;
     let number = survivor.to_string();
     let alone = format!("{number}={}", flag(&cluster, survivor, "peer-listen")?);
-    let apply = ["recover", "apply", &plan, "--data-dir", &dir, "--id", &number, "--initial-cluster", &alone];
+    let apply = ["recover", "apply", &plan, "--data-dir", &dir, "--id", &number, "--initial-cluster", &alone, "--yes"];
     refused(&apply, "the quorum is not lost").await?;
 
     let others: Vec<u16> = cluster.ids().into_iter().filter(|id| *id != survivor).collect();

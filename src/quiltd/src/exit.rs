@@ -45,7 +45,30 @@ struct Hint {
 
 impl std::fmt::Display for Hint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:#}\nhint: {}", self.error, self.text)
+        write!(f, "{}\nhint: {}", told(&self.error), self.text)
+    }
+}
+
+/// An error with its causes, none of them twice: many errors quote their cause in their own words.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.ends_with(&cause) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&cause);
+    }
+    text
+}
+
+/// The failure with a hint, as an error.
+pub(crate) fn hinted(error: impl Into<anyhow::Error>, hint: impl Into<String>) -> anyhow::Error {
+    match Err::<std::convert::Infallible, _>(error).hint(hint) {
+        Ok(never) => match never {},
+        Err(error) => error,
     }
 }
 
@@ -80,7 +103,7 @@ impl std::fmt::Display for Shown {
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let text = match error.downcast_ref::<Shown>() {
         Some(shown) => shown.to_string(),
-        None => format!("{error:#}"),
+        None => told(error),
     };
     output::note(&format!("error: {text}"));
     let code = error.chain().find_map(|cause| cause.downcast_ref::<Failure>()).map_or(1, Failure::code);
@@ -90,6 +113,16 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A cause that its error quotes is told once.
+    #[test]
+    fn causes_are_told_once() {
+        let cause = anyhow::anyhow!("no such file");
+        assert_eq!(
+            told(&cause.context("/x: no such file").context("the backup cannot be read")),
+            "the backup cannot be read: /x: no such file"
+        );
+    }
 
     /// A hint changes what is printed, not the exit code.
     #[test]

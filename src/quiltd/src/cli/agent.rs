@@ -32,7 +32,7 @@ pub(crate) struct Agent {
     #[arg(long, value_name = "FILE")]
     ca: PathBuf,
     /// Name of the node; the host's name when absent.
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// Where identity, pods and their output are kept.
     #[arg(long, default_value = "/var/lib/quilt-agent", value_name = "DIR")]

@@ -7,19 +7,24 @@ use anyhow::Context;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
-use crate::exit::{Failure, Hinted};
+use crate::exit::{Failure, hinted};
 use crate::http;
 use crate::tls::files;
 
+/// Port of the API when nothing else is said, as with `quiltd server`.
+pub(crate) const API_PORT: u16 = 6443;
+
 /// Where the control plane is and how to authenticate.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Connection options")]
 pub(crate) struct Connection {
-    /// A replica's address; give it several times to try them in order.
+    /// A replica's address; several, by commas or by repeating the flag, are tried in order.
     #[arg(
         long,
         global = true,
         env = "QUILTD_ADDRESS",
         value_delimiter = ',',
+        value_parser = address,
         default_value = "https://127.0.0.1:6443",
         value_name = "URL"
     )]
@@ -30,9 +35,9 @@ pub(crate) struct Connection {
     /// File that holds the admin key.
     #[arg(long, global = true, env = "QUILTD_TOKEN_FILE", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// How long to wait for an answer, in seconds.
-    #[arg(long, global = true, default_value_t = 15, value_name = "SECONDS")]
-    pub(crate) timeout: u64,
+    /// How long to wait for an answer, such as 5s, 500ms or 2m.
+    #[arg(long, global = true, default_value = "15s", value_parser = duration, value_name = "TIME")]
+    pub(crate) timeout: Duration,
 }
 
 impl Connection {
@@ -78,16 +83,19 @@ impl Connection {
         body: Option<&Value>,
         timeout: Timeout,
     ) -> anyhow::Result<reqwest::Response> {
-        let ca = self.ca.as_ref().map(|path| files::read(path)).transpose()?;
-        let seconds = Duration::from_secs(self.timeout);
+        let ca = self.ca.as_ref().map(|path| files::read(path)).transpose().context("--ca")?;
         let client = match timeout {
-            Timeout::Whole => http::client(ca.as_deref(), seconds)?,
-            Timeout::BetweenPieces => http::download_client(ca.as_deref(), seconds)?,
+            Timeout::Whole => http::client(ca.as_deref(), self.timeout),
+            Timeout::BetweenPieces => http::download_client(ca.as_deref(), self.timeout),
         };
-        let token = self.token_file.as_ref().map(|path| files::read(path)).transpose()?;
+        let client = match &self.ca {
+            Some(file) => client.with_context(|| format!("--ca '{}'", file.display()))?,
+            None => client?,
+        };
+        let token = self.token_file.as_ref().map(|path| files::read(path)).transpose().context("--token-file")?;
         let mut last = None;
         for address in &self.address {
-            let mut request = client.request(method.clone(), format!("{}{path}", address.trim_end_matches('/')));
+            let mut request = client.request(method.clone(), format!("{address}{path}"));
             if let Some(token) = &token {
                 request = request.bearer_auth(token.trim());
             }
@@ -96,11 +104,39 @@ impl Connection {
             }
             match request.send().await {
                 Ok(answer) => return Ok(answer),
-                Err(error) => last = Some(http::unreachable(address, &error)),
+                Err(error) => last = Some(http::unreachable(address, ca.as_deref(), &error)),
             }
         }
-        Err(last.context("no --address was given")?).hint("is `quiltd server` or `quiltd dev` running there?")
+        Err(last.context("no --address was given")?)
     }
+}
+
+/// An address as people write it: without a scheme it is `https`, and then without a port the API's own.
+fn address(text: &str) -> Result<String, String> {
+    let expected = || "expected URL, such as https://10.0.0.1:6443".to_owned();
+    let whole = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
+    let mut url: reqwest::Url = whole.parse().map_err(|_| expected())?;
+    if !["http", "https"].contains(&url.scheme()) || !url.has_host() || url.path() != "/" || url.query().is_some() {
+        return Err(expected());
+    }
+    if !text.contains("://") && url.port().is_none() {
+        url.set_port(Some(API_PORT)).map_err(|()| expected())?;
+    }
+    Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+/// A time with its unit; a bare number is seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let expected = || "expected a time, such as 5s, 500ms or 2m".to_owned();
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let number: u64 = number.parse().map_err(|_| expected())?;
+    let time = match unit {
+        "ms" => Duration::from_millis(number),
+        "s" | "" => Duration::from_secs(number),
+        "m" => Duration::from_secs(number.saturating_mul(60)),
+        _ => return Err(expected()),
+    };
+    if time.is_zero() { Err("expected a time above zero".into()) } else { Ok(time) }
 }
 
 /// What the timeout counts.
@@ -121,7 +157,9 @@ async fn refusal(answer: reqwest::Response) -> anyhow::Error {
     let failure = match status {
         StatusCode::NOT_FOUND => Failure::NotFound(message),
         StatusCode::UNAUTHORIZED => {
-            return hinted(anyhow::anyhow!("{message}"), "give the admin key with --token-file FILE");
+            let hint =
+                "give the file of the control plane's admin key with --token-file FILE; a tenant's key is another";
+            return hinted(anyhow::anyhow!("{message}"), hint);
         }
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Failure::Unavailable(message),
         _ => return anyhow::anyhow!("{message} (HTTP {status})"),
@@ -132,9 +170,36 @@ async fn refusal(answer: reqwest::Response) -> anyhow::Error {
     }
 }
 
-fn hinted(error: impl Into<anyhow::Error>, hint: &str) -> anyhow::Error {
-    match Err::<std::convert::Infallible, _>(error).hint(hint) {
-        Ok(never) => match never {},
-        Err(error) => error,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Addresses are taken as etcdctl and kubectl users write them; what cannot be one is refused before it is tried.
+    #[test]
+    fn addresses_are_parsed() {
+        for (text, meant) in [
+            ("https://cp-1:6443", "https://cp-1:6443"),
+            ("https://cp-1:6443/", "https://cp-1:6443"),
+            ("cp-1:7000", "https://cp-1:7000"),
+            ("cp-1", "https://cp-1:6443"),
+            ("[fd00::1]:6443", "https://[fd00::1]:6443"),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ] {
+            assert_eq!(address(text), Ok(meant.to_owned()), "{text}");
+        }
+        for wrong in ["", "ftp://cp-1", "https://cp-1:6443/api", "https://", "cp-1:port"] {
+            assert!(address(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    /// Times have units; a number alone is seconds, as it was before there were any.
+    #[test]
+    fn times_are_parsed() {
+        for (text, meant) in [("5s", 5_000), ("500ms", 500), ("2m", 120_000), ("7", 7_000)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(meant)), "{text}");
+        }
+        for wrong in ["", "s", "5h", "-1s", "1.5s", "0s", "5 s"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
     }
 }

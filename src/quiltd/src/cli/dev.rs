@@ -8,8 +8,8 @@ use crate::log;
 /// Run a control plane of several replicas and some agents on this host, with real TLS and Raft on loopback.
 ///
 /// Prints `ready` on its own line when every replica is; Ctrl-C stops everything. `DIR/dev.json` tells other programs
-/// addresses, pids and keys, and `. DIR/env` makes kubectl and quiltd of a shell use it. Relaxed against production: keys and certificates of all replicas lie in one directory,
-/// and a plain-HTTP listener is open on loopback.
+/// addresses, pids and keys, and `. DIR/env` makes kubectl and quiltd of a shell use it. Relaxed against production: keys and
+/// certificates of all replicas lie in one directory, and a plain-HTTP listener is open on loopback.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  quiltd dev\n  quiltd dev --replicas 5 --agents 0 --dir ./cluster --restart")]
 pub(crate) struct Dev {
@@ -20,7 +20,7 @@ pub(crate) struct Dev {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(0..=50), value_name = "N")]
     agents: u16,
     /// Where everything is kept; without it a temporary directory, removed at the end.
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Empty DIR first, if it is one that this command made.
     #[arg(long, requires = "dir")]

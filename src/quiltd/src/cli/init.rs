@@ -1,11 +1,13 @@
 //! `quiltd init`: keys and certificates for the first replicas of a control plane on several hosts.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use quilt_proto::ReplicaId;
 
 use crate::assemble::identity;
+use crate::cli::client::API_PORT;
 use crate::cli::render_kubeconfig;
 use crate::cli::server::member;
 use crate::exit::{Failure, Hinted};
@@ -13,14 +15,14 @@ use crate::tls::authority::Authority;
 use crate::tls::files::{self, ReplicaFiles};
 use crate::{output, secret};
 
-/// Port of the API when nothing else is said, as with `quiltd server`.
-const API_PORT: u16 = 6443;
+/// Runs a replica under systemd, with the flags of `server.env` beside its data.
+const UNIT: &str = include_str!("../../systemd/quiltd.service");
 
 /// Make keys and certificates for the first replicas of a control plane.
 ///
 /// Writes one data directory for each replica, to be brought to its host as it is, and for whoever administers the
-/// control plane `ca.crt`, `admin.key` and `admin.kubeconfig`. Nothing is started and no other host is touched. A lone
-/// replica and `quiltd dev` need none of this.
+/// control plane `ca.crt`, `admin.key`, `admin.kubeconfig` and the systemd unit `quiltd.service`. Nothing is started and
+/// no other host is touched. A lone replica and `quiltd dev` need none of this.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  quiltd init --initial-cluster 1=10.0.0.1:7443,2=10.0.0.2:7443,3=10.0.0.3:7443 --out cp\n  quiltd init --initial-cluster 1=cp-1:7443,2=cp-2:7443,3=cp-3:7443 --name api.example.org --out cp"
@@ -57,8 +59,10 @@ impl Init {
             files::write_public(&place.serving_ca(), serving.pair().certificate.as_bytes())?;
             files::write_public(&place.peer_ca(), peer.pair().certificate.as_bytes())?;
             files::write_private(&place.root_key(), root_key.as_bytes())?;
+            files::write_public(&at(&format!("replica-{id}/server.env")), self.environment(*id, address).as_bytes())?;
             identity::write_bootstrap(&place, &control_plane, &admin_key, None)?;
         }
+        files::write_public(&at("quiltd.service"), UNIT.as_bytes())?;
         files::write_public(&at("ca.crt"), serving.pair().certificate.as_bytes())?;
         files::write_private(&at("admin.key"), admin_key.as_bytes())?;
         let contexts: Vec<(String, String)> = self.initial_cluster.iter().map(context).collect();
@@ -83,16 +87,36 @@ impl Init {
         Ok(())
     }
 
-    fn tell(&self, out: &Path) {
+    /// What a replica's flags would say, for the service manager. An address is listened on as it is; behind a name may
+    /// be any, so there all of the host's are.
+    fn environment(&self, id: ReplicaId, address: &str) -> String {
+        let port = address.rsplit_once(':').map_or("7443", |(_, port)| port);
+        let host = host(address).parse::<IpAddr>().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let listen = |port: &str| if host.is_ipv6() { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        format!(
+            "# Flags of quiltd server on this host, read by quiltd.service.\n\
+             QUILTD_ID={id}\nQUILTD_LISTEN={}\nQUILTD_PEER_LISTEN={}\nQUILTD_INITIAL_CLUSTER={}\n",
+            listen(&API_PORT.to_string()),
+            listen(port),
+            self.members()
+        )
+    }
+
+    fn members(&self) -> String {
         let members: Vec<String> = self.initial_cluster.iter().map(|(id, address)| format!("{id}={address}")).collect();
+        members.join(",")
+    }
+
+    fn tell(&self, out: &Path) {
         output::line(&format!(
-            "{} holds the data directories of {} replicas and, for you, ca.crt, admin.key and admin.kubeconfig.\n\
-             Keep pki/ and root.key safe: they are needed to add and to restore replicas.\n\n\
-             On the host of replica N, with replica-N copied to /var/lib/quiltd:\n  \
+            "{} holds the data directories of {} replicas and, for you, ca.crt, admin.key, admin.kubeconfig and \
+             quiltd.service.\n\
+             Keep pki/ and root.key safe: they are needed to restore replicas.\n\n\
+             On the host of replica N, with replica-N copied to /var/lib/quiltd, start quiltd.service or run\n  \
              quiltd server --id N --initial-cluster {}",
             out.display(),
             self.initial_cluster.len(),
-            members.join(",")
+            self.members()
         ));
     }
 }
@@ -110,7 +134,6 @@ fn context((id, address): &(ReplicaId, String)) -> (String, String) {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
     use std::os::unix::fs::PermissionsExt;
 
     use x509_parser::extensions::GeneralName;
@@ -149,9 +172,22 @@ mod tests {
             };
             assert!(named(own) && named("api.example.org") && named("127.0.0.1"), "{own}: {names:?}");
         }
+        let flags = |id: u64| std::fs::read_to_string(dir.join(format!("replica-{id}/server.env"))).expect("flags");
+        assert!(flags(1).contains("QUILTD_ID=1\nQUILTD_LISTEN=10.0.0.1:6443\nQUILTD_PEER_LISTEN=10.0.0.1:7443\n"));
+        assert!(flags(2).contains("QUILTD_LISTEN=[fd00::2]:6443\n"), "{}", flags(2));
+        assert!(flags(3).contains("QUILTD_PEER_LISTEN=0.0.0.0:7443\n"), "{}", flags(3));
         let again = init(dir.clone(), &[(1, "a:1")]).run().expect_err("keys are not overwritten");
         assert!(format!("{again}").contains("is not empty"), "{again}");
         std::fs::remove_dir_all(dir).expect("removes");
+    }
+
+    /// The unit runs the command that the table of commands knows, with the flags that init writes.
+    #[test]
+    fn the_unit_starts_a_replica() {
+        use clap::Parser;
+        let told = |name: &str| UNIT.lines().find_map(|line| line.strip_prefix(name)).expect("told");
+        assert_eq!(told("EnvironmentFile="), "/var/lib/quiltd/server.env");
+        assert!(crate::cli::Cli::try_parse_from(told("ExecStart=").split(' ')).is_ok());
     }
 
     /// A replica named twice is a slip that would give two hosts one identity.

@@ -1,8 +1,11 @@
 //! `quiltd kubeconfig`: a file kubectl can use.
 
+use std::path::Path;
+
 use anyhow::Context;
 
 use crate::cli::client::Connection;
+use crate::exit::Failure;
 use crate::output;
 use crate::tls::files;
 
@@ -23,17 +26,23 @@ pub(crate) struct Kubeconfig {
 
 impl Kubeconfig {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let ca = self.connection.ca.as_ref().context("--ca FILE is needed")?;
-        let token = self.connection.token_file.as_ref().context("--token-file FILE is needed")?;
+        let Connection { ca, token_file, .. } = &self.connection;
+        let ca = needed(ca.as_deref(), "--ca FILE, or QUILTD_CA")?;
+        let token = needed(token_file.as_deref(), "--token-file FILE, or QUILTD_TOKEN_FILE")?;
         let server = self.connection.address.first().context("--address URL is needed")?;
         let server = match &self.cluster {
-            Some(cluster) => format!("{}/clusters/{cluster}", server.trim_end_matches('/')),
+            Some(cluster) => format!("{server}/clusters/{cluster}"),
             None => server.clone(),
         };
         let contexts = [("quilt".to_owned(), server)];
         output::line(render(&contexts, &files::read(ca)?, files::read(token)?.trim()).trim_end());
         Ok(())
     }
+}
+
+/// Both stand in the file, so neither can be left out here.
+fn needed<'a>(file: Option<&'a Path>, flag: &str) -> anyhow::Result<&'a Path> {
+    Ok(file.ok_or_else(|| Failure::Usage(format!("{flag} is needed: it becomes part of the kubeconfig")))?)
 }
 
 /// A kubeconfig of one user and a context for each named server; the first one is current.

@@ -2,6 +2,8 @@
 
 mod agent;
 mod client;
+mod completions;
+mod confirm;
 mod dev;
 mod form;
 mod init;
@@ -16,20 +18,28 @@ mod version;
 pub(crate) use agent::CONTAINER_KEEPER;
 pub(crate) use kubeconfig::render as render_kubeconfig;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Highly available control plane for container hosts: Quilt and Kubernetes APIs over one replicated state.
 #[derive(Debug, Parser)]
-#[command(name = "quiltd", version, disable_help_subcommand = true, max_term_width = 110, after_help = EXIT_CODES)]
+#[command(name = "quiltd", version, max_term_width = 110, after_help = AFTER_HELP)]
 pub(crate) struct Cli {
     /// What is logged, in RUST_LOG syntax.
-    #[arg(long, global = true, env = "QUILTD_LOG", default_value = "info,openraft=warn", value_name = "DIRECTIVES")]
+    #[arg(
+        long,
+        global = true,
+        env = "QUILTD_LOG",
+        default_value = "info,openraft=warn",
+        value_name = "DIRECTIVES",
+        help_heading = "Global options"
+    )]
     log: String,
     #[command(subcommand)]
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 unavailable or no leader, 5 refused as \
+const AFTER_HELP: &str = "Examples:\n  quiltd dev\n  quiltd status\n  quiltd help operator snapshot restore\n\n\
+                          Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 unavailable or no leader, 5 refused as \
                           unsafe, 6 timed out.";
 
 #[derive(Debug, Subcommand)]
@@ -42,6 +52,7 @@ enum Command {
     Tenant(tenant::Tenant),
     Kubeconfig(kubeconfig::Kubeconfig),
     Operator(operator::Operator),
+    Completions(completions::Completions),
     Version(version::Version),
 }
 
@@ -56,6 +67,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Tenant(command) => command.run(),
         Command::Kubeconfig(command) => command.run(),
         Command::Operator(command) => command.run(),
+        Command::Completions(command) => command.run(Cli::command()),
         Command::Version(command) => command.run(),
     }
 }
@@ -63,6 +75,20 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory, Parser};
+
+    /// Calls `look` with every command of the table and its words.
+    fn each(command: &clap::Command, words: &str, look: &mut impl FnMut(&str, &clap::Command)) {
+        look(words, command);
+        for below in command.get_subcommands() {
+            each(below, &format!("{words} {}", below.get_name()), look);
+        }
+    }
+
+    /// The examples a command's help gives, each on one line.
+    fn examples(command: &clap::Command) -> Vec<String> {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default().replace(" \\\n   ", "");
+        help.lines().filter_map(|line| line.strip_prefix("  ")).map(str::to_owned).collect()
+    }
 
     /// Where the control plane is can be said before and behind the verb, as with kubectl.
     #[test]
@@ -76,5 +102,45 @@ mod tests {
     #[test]
     fn commands_are_well_formed() {
         super::Cli::command().debug_assert();
+    }
+
+    /// Every command's help shows how it is used, and every line it shows is taken by the parser as that command.
+    #[test]
+    fn examples_parse() {
+        each(&super::Cli::command(), "quiltd", &mut |words, command| {
+            let examples = examples(command);
+            assert!(!examples.is_empty(), "{words} --help gives no example");
+            for example in examples {
+                assert!(example.starts_with(words), "{words} --help shows `{example}`");
+                // What is behind a redirection is the shell's.
+                let typed = example.split(" > ").next().unwrap_or_default().split_whitespace();
+                let parsed = super::Cli::try_parse_from(typed);
+                let help = |error: &clap::Error| error.kind() == clap::error::ErrorKind::DisplayHelp;
+                assert!(parsed.as_ref().map_or_else(help, |_| true), "{example}: {}", parsed.expect_err("an error"));
+            }
+        });
+    }
+
+    /// Every command and every flag says what it is for.
+    #[test]
+    fn everything_is_described() {
+        each(&super::Cli::command(), "quiltd", &mut |words, command| {
+            assert!(command.get_about().is_some(), "{words} is not described");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{words}: {} is not described", argument.get_id());
+            }
+        });
+    }
+
+    /// Completions are made from the same table for every shell there is.
+    #[test]
+    fn completions_name_the_commands() {
+        use clap::ValueEnum;
+        for shell in clap_complete::Shell::value_variants() {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut super::Cli::command(), "quiltd", &mut script);
+            let script = String::from_utf8(script).expect("text");
+            assert!(script.contains("kubeconfig") && script.contains("revoke-key"), "{shell}");
+        }
     }
 }

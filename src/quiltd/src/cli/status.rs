@@ -56,13 +56,18 @@ fn table(status: &Value) {
         other => other.to_string(),
     };
     let rows = status["members"].as_array().into_iter().flatten().map(|replica| {
-        ["id", "voter", "address", "matched_index", "lag_entries", "last_contact_ms"]
-            .iter()
-            .map(|column| text(&replica[*column]))
-            .collect()
+        let role = match replica["voter"].as_bool() {
+            Some(true) if replica["id"] == status["leader"] => "leader",
+            Some(true) => "voter",
+            _ => "learner",
+        };
+        let mut row = vec![text(&replica["id"]), role.to_owned()];
+        let columns = ["address", "matched_index", "lag_entries", "last_contact_ms"];
+        row.extend(columns.iter().map(|column| text(&replica[*column])));
+        row
     });
     output::table(
-        &["ID", "VOTER", "ADDRESS", "MATCHED", "TRAILS LEADER BY", "LAST CONTACT (ms)"],
+        &["ID", "ROLE", "ADDRESS", "MATCHED", "TRAILS LEADER BY", "LAST CONTACT (ms)"],
         &rows.collect::<Vec<Vec<String>>>(),
     );
 }

@@ -1,15 +1,23 @@
 //! `quiltd version`.
 
+use crate::cli::form::Form;
 use crate::output;
 
 /// Version of this binary and of the Kubernetes API it claims.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Version {}
+#[command(after_help = "Examples:\n  quiltd version\n  quiltd version -o jsonpath={.kubernetes}")]
+pub(crate) struct Version {
+    #[arg(short, long, default_value = "table", value_parser = Form::parse, value_name = "FORM", help = Form::HELP)]
+    output: Form,
+}
 
 impl Version {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        output::line(&format!("quiltd {}", env!("CARGO_PKG_VERSION")));
-        output::line(&format!("kubernetes v1.36.0+quilt.{}", env!("CARGO_PKG_VERSION")));
-        Ok(())
+        let quiltd = env!("CARGO_PKG_VERSION");
+        let kubernetes = concat!("v1.36.0+quilt.", env!("CARGO_PKG_VERSION"));
+        self.output.show(&serde_json::json!({ "quiltd": quiltd, "kubernetes": kubernetes }), |_| {
+            output::line(&format!("quiltd {quiltd}"));
+            output::line(&format!("kubernetes {kubernetes}"));
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! [`Layout`]: what lies where in a development directory, and making it the first time.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -14,7 +15,7 @@ use crate::secret;
 use crate::tls::authority::{Authority, Pair};
 use crate::tls::files::{self, ReplicaFiles};
 
-/// File by which a directory is known to be ours.
+/// File by which a directory is known to be ours; locked while a `quiltd dev` runs in it.
 const MARKER: &str = ".quiltd-dev";
 
 /// One replica's place.
@@ -55,14 +56,31 @@ pub(crate) struct Layout {
     pub(crate) join_token_file: PathBuf,
 }
 
-/// The directory to use, absolute, and whether it goes away at the end.
-pub(crate) fn directory(wanted: Option<&Path>, fresh: bool) -> anyhow::Result<(PathBuf, bool)> {
+/// The directory of this run; no other `quiltd dev` uses it as long as this lives.
+pub(crate) struct Directory {
+    /// Where it is, absolute.
+    pub(crate) path: PathBuf,
+    /// What becomes of it at the end.
+    pub(crate) end: End,
+    _lock: File,
+}
+
+/// What becomes of a directory at the end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It was asked for, and is used again.
+    Kept,
+    /// It was made for this run alone.
+    Removed,
+}
+
+/// The directory to use.
+pub(crate) fn directory(wanted: Option<&Path>, fresh: bool) -> anyhow::Result<Directory> {
     let Some(dir) = wanted else {
         let name = format!("quiltd-dev-{}", hex::encode(&secret::random()?[..6]));
         let dir = std::env::temp_dir().join(name);
         files::private_dir(&dir)?;
-        files::write_private(&dir.join(MARKER), b"")?;
-        return Ok((dir.canonicalize()?, true));
+        return Ok(Directory { _lock: lock(&dir)?, path: dir.canonicalize()?, end: End::Removed });
     };
     let ours = dir.join(MARKER).exists();
     let empty = !dir.exists()
@@ -75,11 +93,26 @@ pub(crate) fn directory(wanted: Option<&Path>, fresh: bool) -> anyhow::Result<(P
         .hint("choose an empty or a new directory with --dir DIR");
     }
     if ours && fresh {
+        let _nobody_uses_it = lock(dir)?;
         fs::remove_dir_all(dir).with_context(|| format!("cannot empty '{}'", dir.display()))?;
     }
     files::private_dir(dir)?;
-    files::write_private(&dir.join(MARKER), b"")?;
-    Ok((dir.canonicalize()?, false))
+    Ok(Directory { _lock: lock(dir)?, path: dir.canonicalize()?, end: End::Kept })
+}
+
+fn lock(dir: &Path) -> anyhow::Result<File> {
+    let path = dir.join(MARKER);
+    let mut options = File::options();
+    let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = file.with_context(|| format!("cannot write '{}'", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => {
+            Err(Failure::Refused(format!("another `quiltd dev` runs in directory '{}'", dir.display())))
+                .hint("stop it with Ctrl-C, or choose another directory with --dir DIR")
+        }
+        Err(fs::TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock '{}'", path.display())),
+    }
 }
 
 #[derive(Serialize, Deserialize, Default, PartialEq)]
@@ -238,4 +271,27 @@ fn fill(
     files::write_public(&place.peer_ca(), peer.pair().certificate.as_bytes())?;
     files::write_private(&place.root_key(), root_key)?;
     identity::write_bootstrap(&place, &keys.control_plane, &keys.admin_token, Some(&keys.api_key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory has one user at a time, who keeps even `--fresh` from emptying it; afterwards it can be used again.
+    #[test]
+    fn a_directory_has_one_user() {
+        let dir = std::env::temp_dir().join(format!("quiltd-layout-{}", uuid::Uuid::new_v4()));
+        let first = directory(Some(&dir), false).expect("a new one");
+        assert!(first.end == End::Kept);
+        fs::write(dir.join("data"), "kept").expect("writes");
+        for fresh in [false, true] {
+            let error = directory(Some(&dir), fresh).err().expect("refused");
+            assert!(error.to_string().contains("another `quiltd dev` runs"), "{error}");
+        }
+        drop(first);
+        assert!(dir.join("data").exists());
+        drop(directory(Some(&dir), true).expect("free again"));
+        assert!(!dir.join("data").exists());
+        fs::remove_dir_all(dir).expect("removes");
+    }
 }

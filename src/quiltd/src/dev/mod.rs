@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use crate::assemble::termination;
-use crate::dev::layout::Layout;
+use crate::dev::layout::{End, Layout};
 use crate::dev::supervise::{Child, Supervisor};
 use crate::exit::{Failure, Hinted};
 use crate::kv::KvApi;
@@ -45,10 +45,10 @@ const READY_POLL: Duration = Duration::from_millis(25);
 /// Runs until a signal says stop.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let (dir, temporary) = layout::directory(options.dir.as_deref(), options.fresh)?;
-    let result = runtime.block_on(serve(options, &dir));
-    if temporary {
-        let _ = std::fs::remove_dir_all(&dir);
+    let dir = layout::directory(options.dir.as_deref(), options.fresh)?;
+    let result = runtime.block_on(serve(options, &dir.path));
+    if dir.end == End::Removed {
+        let _ = std::fs::remove_dir_all(&dir.path);
     }
     result
 }

@@ -63,11 +63,13 @@ fn quoted(text: &str) -> String {
 /// What is said once everything runs: each indented line can be typed as it is.
 pub(crate) fn greeting(layout: &Layout, elapsed: Duration) -> String {
     let path = |name: &str| quoted(&layout.dir.join(name).display().to_string());
-    let (count, agents) = (layout.replicas.len(), layout.agents.len());
+    let count = layout.replicas.len();
     // The second of them, for all answer alike; a lone one is its own second.
     let api = layout.replicas.get(1).or_else(|| layout.replicas.first()).map_or("", |replica| replica.api.as_str());
+    let several = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let (replicas, agents) = (several(count, "replica"), several(layout.agents.len(), "agent"));
     let mut text = format!(
-        "{count} replicas and {agents} agents run after {seconds:.1} s in {dir}\n\n\
+        "{replicas} and {agents} run after {seconds:.1} s in {dir}\n\n\
          In another terminal:\n  \
          . {env}\n  \
          quiltd status\n  \

@@ -1,12 +1,12 @@
 //! `quiltd operator data`: a data directory that no process uses.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Subcommand;
-use quilt_storage::Home;
+use quilt_storage::{Home, Identity};
 
-use crate::exit::Failure;
+use crate::exit::{Failure, hinted};
 use crate::output;
 
 /// Look into the data directory of a stopped replica.
@@ -22,11 +22,15 @@ pub(crate) struct Data {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Read everything and compare it with its checksums. Changes nothing; exit code 1 when something does not fit.
+    #[command(
+        after_help = "Examples:\n  quiltd operator data check\n  quiltd operator data check --data-dir /mnt/cp-1"
+    )]
     Check {
         #[command(flatten)]
         place: Place,
     },
     /// Print revision and hash of the state; equal on all replicas at the same applied index.
+    #[command(after_help = "Examples:\n  quiltd operator data hash\n  quiltd operator data hash --data-dir /mnt/cp-1")]
     Hash {
         #[command(flatten)]
         place: Place,
@@ -50,6 +54,7 @@ impl Data {
 }
 
 fn check(Place { data_dir }: &Place) -> anyhow::Result<()> {
+    identity(data_dir)?;
     let report = quilt_storage::check(data_dir).context("the data directory cannot be checked")?;
     output::line(&format!(
         "read {} log entries and {} state rows; applied up to log entry {}",
@@ -63,18 +68,23 @@ fn check(Place { data_dir }: &Place) -> anyhow::Result<()> {
             output::line("everything fits");
             Ok(())
         }
-        problems => anyhow::bail!(
-            "{problems} problems in '{dir}'\nhint: remove this replica from the control plane and let it join again with \
-             an empty directory; restore a backup only when no replica is whole",
-            dir = data_dir.display()
-        ),
+        problems => {
+            let count = if problems == 1 { "1 problem".to_owned() } else { format!("{problems} problems") };
+            Err(hinted(
+                anyhow::anyhow!("{count} in '{}'", data_dir.display()),
+                "as long as other replicas are whole nothing is lost: go on with them, and do not start this one again",
+            ))
+        }
     }
 }
 
+fn identity(data_dir: &Path) -> anyhow::Result<Identity> {
+    let identity = Home::identity_of(data_dir)?;
+    Ok(identity.ok_or_else(|| Failure::NotFound(format!("'{}' holds no data of a replica", data_dir.display())))?)
+}
+
 fn hash(Place { data_dir }: &Place) -> anyhow::Result<()> {
-    let identity = Home::identity_of(data_dir)?
-        .ok_or_else(|| Failure::NotFound(format!("'{}' holds no data of a replica", data_dir.display())))?;
-    let home = Home::open(data_dir, identity)?;
+    let home = Home::open(data_dir, identity(data_dir)?)?;
     let machine = quilt_state::Machine::open(std::sync::Arc::new(home.state.clone()))?;
     let position = machine.position().unwrap_or_default();
     output::table(

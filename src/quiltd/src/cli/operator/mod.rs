@@ -8,6 +8,9 @@ use clap::Subcommand;
 
 /// Back up, restore, check and recover the control plane itself.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  quiltd operator snapshot save backup.quilt --ca ca.crt --token-file admin.key\n  quiltd operator recover collect > cp-1.json\n  quiltd operator data check"
+)]
 pub(crate) struct Operator {
     #[command(subcommand)]
     area: Area,

@@ -8,9 +8,12 @@ use quilt_proto::ReplicaId;
 use quilt_raft::Findings;
 use quilt_storage::Home;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::assemble::identity;
 use crate::cli::client::Connection;
+use crate::cli::confirm::Confirm;
+use crate::cli::form::Form;
 use crate::cli::operator::snapshot::{self, Replica};
 use crate::exit::{Failure, Hinted};
 use crate::output;
@@ -18,9 +21,9 @@ use crate::tls::files;
 
 /// Go on with what is left when a majority of the replicas is lost for good.
 ///
-/// collect on every survivor, stopped; plan with what was collected; apply on the replica the plan names; start it;
-/// verify. The others then join anew with empty directories. Writes that only lost replicas had are lost; plan says how
-/// many there may be. Never needed while a majority can be brought back: bring it back instead.
+/// collect on every survivor, stopped; plan with what was collected; apply on the replica the plan names. That also
+/// writes a backup, from which `quiltd operator snapshot restore` makes the other replicas. Start them; verify. Writes
+/// that only lost replicas had are lost. Never needed while a majority can be brought back: bring it back instead.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  quiltd operator recover collect --data-dir /var/lib/quiltd > cp-1.json\n  quiltd operator recover plan cp-1.json cp-2.json > plan.json\n  quiltd operator recover apply plan.json --data-dir /var/lib/quiltd --id 1 --initial-cluster 1=10.0.0.1:7443\n  quiltd operator recover verify plan.json --ca ca.crt --token-file admin.key"
@@ -32,26 +35,39 @@ pub(crate) struct Recover {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Print what a stopped survivor has, as JSON.
+    /// Print what a stopped survivor has, as JSON. Changes nothing.
+    #[command(after_help = "Examples:\n  quiltd operator recover collect > cp-1.json")]
     Collect {
         /// The survivor's data directory.
         #[arg(long, env = "QUILTD_DATA_DIR", default_value = "/var/lib/quiltd", value_name = "DIR")]
         data_dir: PathBuf,
     },
-    /// Choose the survivor to go on with and say what may be lost. Prints the plan as JSON.
+    /// Choose the survivor to go on with and say what may be lost. Prints the plan as JSON; changes nothing.
+    #[command(after_help = "Examples:\n  quiltd operator recover plan cp-1.json cp-2.json > plan.json")]
     Plan {
         /// What was collected, one file a survivor.
         #[arg(required = true)]
         findings: Vec<PathBuf>,
     },
-    /// Make the chosen survivor the first replica of a new epoch. Refused while a majority answers.
+    /// Make the chosen survivor the first replica of a new epoch. Refused while a majority answers; asks once. The data
+    /// of before is moved aside; doing it again changes nothing.
+    #[command(
+        after_help = "Examples:\n  quiltd operator recover apply plan.json --id 1 --initial-cluster 1=10.0.0.1:7443\n  quiltd operator recover apply plan.json --yes -o jsonpath={.epoch} --id 1 \\\n    --initial-cluster 1=10.0.0.1:7443,2=10.0.0.2:7443,3=10.0.0.3:7443"
+    )]
     Apply {
         /// The plan.
         plan: PathBuf,
         #[command(flatten)]
         replica: Replica,
+        #[command(flatten)]
+        confirm: Confirm,
+        #[arg(short, long, default_value = "table", value_parser = Form::parse, value_name = "FORM", help = Form::HELP)]
+        output: Form,
     },
     /// Ask the running control plane whether the plan is in force.
+    #[command(
+        after_help = "Examples:\n  quiltd operator recover verify plan.json\n  quiltd operator recover verify plan.json --ca ca.crt --token-file admin.key"
+    )]
     Verify {
         /// The plan.
         plan: PathBuf,
@@ -95,7 +111,9 @@ impl Recover {
                 output::line(&serde_json::to_string_pretty(&plan)?);
                 Ok(())
             }
-            Verb::Apply { plan, replica } => apply(&read(&plan)?, &replica),
+            Verb::Apply { plan, replica, confirm, output } => {
+                output.show(&apply(&read(&plan)?, &replica, confirm)?, tell)
+            }
             Verb::Verify { plan, connection } => verify(&read(&plan)?, &connection),
         }
     }
@@ -158,14 +176,16 @@ fn explain(plan: &Plan) {
         "go on with replica {}: its log is the most complete one and ends at entry {} of term {}",
         plan.replica, plan.last_index, plan.last_term
     ));
-    output::note(&format!("lost: replicas {}, and every write that only they had", missing.join(", ")));
-    output::note(&format!(
-        "kept although nobody knew them to be committed: the last {} entries of the log",
-        plan.kept_uncommitted
-    ));
+    let replicas = if missing.len() == 1 { "replica" } else { "replicas" };
+    output::note(&format!("given up: {replicas} {}, and every write that only they had", missing.join(", ")));
+    output::note(&match plan.kept_uncommitted {
+        0 => "every entry of that log is known to be committed".to_owned(),
+        1 => "kept although nobody knew it to be committed: the last entry of that log".to_owned(),
+        count => format!("kept although nobody knew them to be committed: the last {count} entries of that log"),
+    });
 }
 
-fn apply(plan: &Plan, replica: &Replica) -> anyhow::Result<()> {
+fn apply(plan: &Plan, replica: &Replica, confirm: Confirm) -> anyhow::Result<Value> {
     if replica.id != plan.replica {
         return Err(Failure::Refused(format!("the plan goes on with replica {}, not {}", plan.replica, replica.id)))
             .hint("run it on that replica's host");
@@ -175,8 +195,10 @@ fn apply(plan: &Plan, replica: &Replica) -> anyhow::Result<()> {
     let found = quilt_raft::examine(&home)?;
     let backup = dir.join(format!("recover-{}-{}.quilt", plan.of_epoch, plan.last_index));
     if found.epoch > plan.of_epoch && backup.exists() {
-        output::line(&format!("the plan has been applied: '{}' is of epoch {}", dir.display(), found.epoch));
-        return Ok(());
+        return Ok(serde_json::json!({
+            "data_dir": dir, "replica": replica.id, "epoch": found.epoch, "revision": found.revision,
+            "backup": backup, "applied_before": true,
+        }));
     }
     let same = found.cluster == plan.cluster
         && (found.epoch, found.last_term, found.last_index) == (plan.of_epoch, plan.last_term, plan.last_index);
@@ -185,6 +207,8 @@ fn apply(plan: &Plan, replica: &Replica) -> anyhow::Result<()> {
             .hint("stop the replica, collect anew and make a new plan");
     }
     refuse_a_living_quorum(plan, dir)?;
+    explain(plan);
+    confirm.ask(&format!("go on with replica {} in a new epoch, without the others' writes?", plan.replica))?;
     let applied = quilt_raft::replay(&home)?;
     let snapshot = home.snapshots.newest().context("the state is empty: there is nothing to go on with")?;
     write(&backup, snapshot)?;
@@ -192,6 +216,20 @@ fn apply(plan: &Plan, replica: &Replica) -> anyhow::Result<()> {
     output::note(&format!("applied the last {applied} entries of the log"));
     let manifest = quilt_storage::inspect_backup(&backup)?;
     snapshot::begin(&backup, replica, quilt_raft::epoch_at(snapshot::wall_ms(), &manifest))
+}
+
+fn tell(done: &Value) {
+    let text = |name: &str| done[name].as_str().map_or_else(|| done[name].to_string(), str::to_owned);
+    if done["applied_before"].as_bool() == Some(true) {
+        output::line(&format!("the plan has been applied: '{}' is of epoch {}", text("data_dir"), text("epoch")));
+    } else {
+        snapshot::tell(done);
+    }
+    output::line(&format!(
+        "start this replica; others are made with quiltd operator snapshot restore from '{}' with --epoch {}",
+        text("backup"),
+        text("epoch")
+    ));
 }
 
 /// While a majority answers, nothing is lost, and a second control plane would be made.
@@ -233,12 +271,12 @@ fn verify(plan: &Plan, connection: &Connection) -> anyhow::Result<()> {
     }
     let text = |name: &str| status[name].to_string();
     output::line(&format!(
-        "epoch {epoch} is in force: replica {} leads, revision {}, {} failures tolerated",
+        "epoch {epoch} is in force: replica {} leads, revision {}, failures tolerated: {}",
         text("leader"),
         text("revision"),
         text("failures_tolerated")
     ));
-    output::line("replicas of the old epoch are refused; let them join with empty directories and new numbers");
+    output::line("replicas of the old epoch are refused until their directories are made anew from the backup");
     Ok(())
 }
 

@@ -7,9 +7,12 @@ use anyhow::Context;
 use clap::Subcommand;
 use quilt_proto::ReplicaId;
 use quilt_storage::{Identity, Manifest};
+use serde_json::Value;
 
 use crate::assemble::identity;
 use crate::cli::client::Connection;
+use crate::cli::confirm::Confirm;
+use crate::cli::form::Form;
 use crate::cli::server::member;
 use crate::exit::{Failure, Hinted};
 use crate::output;
@@ -30,6 +33,9 @@ pub(crate) struct Snapshot {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Write a backup of the whole control plane, as of now, from any replica.
+    #[command(
+        after_help = "Examples:\n  quiltd operator snapshot save backup.quilt\n  quiltd operator snapshot save /backup/cp.quilt --address https://10.0.0.2:6443 --ca ca.crt --token-file admin.key"
+    )]
     Save {
         /// Where to; replaced whole when it is there.
         file: PathBuf,
@@ -37,14 +43,17 @@ enum Verb {
         connection: Connection,
     },
     /// Show what a backup holds. Reads only its head.
+    #[command(
+        after_help = "Examples:\n  quiltd operator snapshot inspect backup.quilt\n  quiltd operator snapshot inspect backup.quilt -o jsonpath={.last_write}"
+    )]
     Inspect {
         /// The backup.
         file: PathBuf,
-        /// Output form.
-        #[arg(short, long, value_enum, default_value_t = Form::Table)]
+        #[arg(short, long, default_value = "table", value_parser = Form::parse, value_name = "FORM", help = Form::HELP)]
         output: Form,
     },
     /// Read a backup to its end: checksums, hash of the state, and whether its rows agree with each other.
+    #[command(after_help = "Examples:\n  quiltd operator snapshot verify backup.quilt")]
     Verify {
         /// The backup.
         file: PathBuf,
@@ -57,8 +66,11 @@ enum Verb {
 /// Do this for every replica of the restored control plane while none runs, with the same backup and the same
 /// --initial-cluster, then start them as usual. The first restore prints the epoch, which the others are given with
 /// --epoch. Replicas that are not restored are refused by those that are. Join tokens made before the backup are void:
-/// they may have been spent since. Data found in the directory is moved aside, not removed.
+/// they may have been spent since. Data found in the directory is moved aside, not removed. Asks once.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  quiltd operator snapshot restore backup.quilt --dry-run --id 1 --initial-cluster 1=10.0.0.1:7443,2=10.0.0.2:7443,3=10.0.0.3:7443\n  quiltd operator snapshot restore backup.quilt --yes -o jsonpath={.epoch} --id 1 \\\n    --initial-cluster 1=10.0.0.1:7443,2=10.0.0.2:7443,3=10.0.0.3:7443"
+)]
 struct Restore {
     /// The backup.
     file: PathBuf,
@@ -70,6 +82,10 @@ struct Restore {
     /// Show the plan and change nothing.
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    confirm: Confirm,
+    #[arg(short, long, default_value = "table", value_parser = Form::parse, value_name = "FORM", help = Form::HELP)]
+    output: Form,
 }
 
 /// The replica whose directory is made.
@@ -86,19 +102,11 @@ pub(super) struct Replica {
     pub(super) initial_cluster: Vec<(ReplicaId, String)>,
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Form {
-    /// A table.
-    Table,
-    /// A JSON document.
-    Json,
-}
-
 impl Snapshot {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match self.verb {
             Verb::Save { file, connection } => save(&file, &connection),
-            Verb::Inspect { file, output } => inspect(&file, output),
+            Verb::Inspect { file, output } => inspect(&file, &output),
             Verb::Verify { file } => verify(&file),
             Verb::Restore(restore) => restore.run(),
         }
@@ -124,36 +132,30 @@ pub(super) fn describe(manifest: &Manifest) -> String {
     )
 }
 
-fn inspect(file: &Path, form: Form) -> anyhow::Result<()> {
+fn inspect(file: &Path, form: &Form) -> anyhow::Result<()> {
     let manifest = quilt_storage::inspect_backup(file)?;
     let taken = i64::try_from(manifest.wall_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     let taken = taken.map(|at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()).unwrap_or_default();
     let hash = format!("{:016x}{:016x}", manifest.hash_high, manifest.hash_low);
-    match form {
-        Form::Json => {
-            let document = serde_json::json!({
-                "format": manifest.format, "cluster": manifest.cluster, "epoch": manifest.epoch,
-                "revision": manifest.revision, "keys": manifest.live_keys, "hash": hash, "last_write": taken,
-                "index": manifest.index, "term": manifest.term, "bytes": manifest.size(), "files": manifest.files.len(),
-            });
-            output::line(&serde_json::to_string_pretty(&document)?);
+    let document = serde_json::json!({
+        "format": manifest.format, "cluster": manifest.cluster, "epoch": manifest.epoch,
+        "revision": manifest.revision, "keys": manifest.live_keys, "hash": hash, "last_write": taken,
+        "index": manifest.index, "term": manifest.term, "bytes": manifest.size(), "files": manifest.files.len(),
+    });
+    form.show(&document, |_| {
+        for (name, value) in [
+            ("control plane", manifest.cluster.clone()),
+            ("epoch", manifest.epoch.to_string()),
+            ("revision", manifest.revision.to_string()),
+            ("last write", taken.clone()),
+            ("keys", manifest.live_keys.to_string()),
+            ("hash", hash.clone()),
+            ("bytes", manifest.size().to_string()),
+            ("format", manifest.format.to_string()),
+        ] {
+            output::line(&format!("{name:<15}{value}"));
         }
-        Form::Table => {
-            for (name, value) in [
-                ("control plane", manifest.cluster.clone()),
-                ("epoch", manifest.epoch.to_string()),
-                ("revision", manifest.revision.to_string()),
-                ("last write", taken),
-                ("keys", manifest.live_keys.to_string()),
-                ("hash", hash),
-                ("bytes", manifest.size().to_string()),
-                ("format", manifest.format.to_string()),
-            ] {
-                output::line(&format!("{name:<15}{value}"));
-            }
-        }
-    }
-    Ok(())
+    })
 }
 
 fn verify(file: &Path) -> anyhow::Result<()> {
@@ -177,18 +179,22 @@ impl Restore {
         output::note(&format!("backup: {}", describe(&manifest)));
         let revision = epoch.max(manifest.revision + 1);
         output::note(&format!("restored: epoch {epoch}, revision {revision}; every watch and list begins anew there"));
-        for (id, address) in &self.replica.initial_cluster {
+        // Whoever gives the epoch has been told already.
+        let others = self.replica.initial_cluster.iter().filter(|(id, _)| id.0 != self.replica.id);
+        for (id, address) in others.filter(|_| self.epoch.is_none() && !self.dry_run) {
             output::note(&format!("replica {id} at {address}: to be restored from the same file with --epoch {epoch}"));
         }
         if self.dry_run {
             return Ok(());
         }
-        begin(&self.file, &self.replica, epoch)
+        let dir = self.replica.data_dir.display();
+        self.confirm.ask(&format!("make the data of replica {} in '{dir}' anew from this backup?", self.replica.id))?;
+        self.output.show(&begin(&self.file, &self.replica, epoch)?, tell)
     }
 }
 
-/// Makes the replica's directory out of a backup and says what comes next.
-pub(super) fn begin(backup: &Path, replica: &Replica, epoch: u64) -> anyhow::Result<()> {
+/// Makes the replica's directory out of a backup: what has been done.
+pub(super) fn begin(backup: &Path, replica: &Replica, epoch: u64) -> anyhow::Result<Value> {
     let place = identity::read(&replica.data_dir)
         .hint("put the replica's tls/, root.key and bootstrap.json there: the backup does not hold them")?;
     let new = quilt_raft::NewEpoch {
@@ -198,18 +204,27 @@ pub(super) fn begin(backup: &Path, replica: &Replica, epoch: u64) -> anyhow::Res
         forget: &quilt_api::authn::spent_by_restore,
     };
     let done = quilt_raft::restore(backup, &replica.data_dir, &new).map_err(refusal)?;
+    let aside = Some(quilt_storage::aside(&replica.data_dir, epoch)).filter(|dir| dir.exists());
+    Ok(serde_json::json!({
+        "data_dir": replica.data_dir, "replica": replica.id, "epoch": epoch, "revision": done.revision.get(),
+        "keys": done.live_keys, "void_join_tokens": done.forgotten, "aside": aside, "backup": backup,
+    }))
+}
+
+/// The same in sentences.
+pub(super) fn tell(done: &Value) {
+    let text = |name: &str| done[name].as_str().map_or_else(|| done[name].to_string(), str::to_owned);
     output::line(&format!(
-        "restored '{}': epoch {epoch}, {} keys, revision {}; {} join tokens are void",
-        replica.data_dir.display(),
-        done.live_keys,
-        done.revision,
-        done.forgotten
+        "restored '{}': epoch {}, {} keys, revision {}; {} join tokens are void",
+        text("data_dir"),
+        text("epoch"),
+        text("keys"),
+        text("revision"),
+        text("void_join_tokens")
     ));
-    let aside = quilt_storage::aside(&replica.data_dir, epoch);
-    if aside.exists() {
-        output::line(&format!("what was there before is in '{}'", aside.display()));
+    if !done["aside"].is_null() {
+        output::line(&format!("what was there before is in '{}'", text("aside")));
     }
-    Ok(())
 }
 
 fn refusal(error: quilt_raft::RecoveryError) -> anyhow::Error {
