@@ -2,12 +2,13 @@
 //!
 //! The shell is strict where a person would notice: a command that fails, an unset variable, a broken pipe end the page,
 //! which is told with its line. It has its own home, its own working directory and nothing of the environment of
-//! whoever runs the test.
+//! whoever runs the test. The hosts that pages speak of are directories below its own, each with its own `/etc` and
+//! `/var/lib`; see the programs in `cluster-tests/stand-ins`.
 
 use std::env::var_os;
 use std::fmt::Write;
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::binary;
 use crate::cluster::Manifest;
-use crate::pages::{Block, Page};
+use crate::pages::{self, Block, Page};
 use crate::rules::{self, Awaits, Places, Step, Terminal};
 use crate::wait::LIMIT;
 
@@ -31,6 +32,20 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// The cluster of README, which a page that mentions it and starts none takes for granted.
 const README_CLUSTER: &str = "./scripts/dev --dir /tmp/quilt --restart\n";
+
+/// The page whose control plane one that speaks of hosts and makes no keys takes for granted.
+const HOSTS_PAGE: &str = "docs/start/three-hosts.md";
+
+/// How many hosts there are.
+const HOSTS: u8 = 9;
+
+/// What stands for the programs with which hosts are reached and run.
+const HOST_PROGRAMS: &[(&str, &str)] = &[
+    ("ssh", include_str!("../stand-ins/ssh")),
+    ("scp", include_str!("../stand-ins/scp")),
+    ("systemctl", include_str!("../stand-ins/systemctl")),
+    ("journalctl", include_str!("../stand-ins/journalctl")),
+];
 
 /// Fails at the first command that fails, and notes its line.
 const STRICT: &str = "set -Eeuo pipefail; trap 'printf \"%s\\n\" \"$LINENO\" >\"$FAILED_LINE\"' ERR\n";
@@ -45,6 +60,7 @@ pub struct Reader {
     stdin: ChildStdin,
     told: Lines<BufReader<ChildStdout>>,
     open: Vec<Open>,
+    steps: usize,
     /// Its end, however it comes, ends what runs in the terminals.
     _hold: File,
 }
@@ -72,6 +88,9 @@ pub async fn follow(page: &Page) -> Result<Read> {
             for open in &reader.open {
                 let _infallible = write!(text, "\n── `{}` said, at last:\n{}", open.command, tail(&open.output));
             }
+            for log in reader.host_logs() {
+                let _infallible = write!(text, "\n── {}, at last:\n{}", log.display(), tail(&log));
+            }
             if let Some(directory) = reader.directory.take() {
                 let _infallible = write!(text, "\nits directory is kept: {}", directory.keep().display());
             }
@@ -95,6 +114,18 @@ impl Read {
         &self.said
     }
 
+    /// What its commands have said, each block's by itself, in order.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn answers(&self) -> Result<Vec<String>> {
+        let mut files: Vec<PathBuf> =
+            std::fs::read_dir(self.places.root.join("steps"))?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+        files.retain(|path| path.extension().is_some_and(|ending| ending == "out"));
+        files.sort();
+        Ok(files.iter().map(|path| read(path)).collect())
+    }
+
     /// A text of the page with the places of this run.
     #[must_use]
     pub fn substitute(&self, text: &str) -> String {
@@ -115,8 +146,15 @@ impl Reader {
         for name in ["bin", "home", "clone", "steps", "tmp", "etc", "var/lib"] {
             std::fs::create_dir_all(root.join(name))?;
         }
-        for host in 1..=9 {
-            std::fs::create_dir_all(root.join(format!("hosts/{host}/var/lib")))?;
+        for host in 1..=HOSTS {
+            for name in ["root", "run", "etc/systemd/system", "var/lib", "var/log"] {
+                std::fs::create_dir_all(root.join(format!("hosts/{host}/{name}")))?;
+            }
+        }
+        for (name, text) in HOST_PROGRAMS {
+            let program = root.join("bin").join(name);
+            std::fs::write(&program, text)?;
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
         }
         let quiltd = binary::quiltd()?;
         let kubectl = which(&binary::kubectl()?)?;
@@ -155,7 +193,7 @@ impl Reader {
             root,
         };
         let (page, directory, open) = (page.name.clone(), Some(directory), Vec::new());
-        Ok(Self { page, directory, places, shell, stdin, told, open, _hold: held })
+        Ok(Self { page, directory, places, shell, stdin, told, open, steps: 0, _hold: held })
     }
 
     async fn blocks(&mut self, page: &Page) -> Result<()> {
@@ -164,14 +202,24 @@ impl Reader {
         if mentions(page, "/tmp/quilt") && !page.blocks.iter().any(starts_one) {
             self.block(&Block { line: 1, text: README_CLUSTER.into() }).await?;
         }
-        for block in &page.blocks {
-            let place = format!("{}:{}", self.page, block.line);
-            self.block(block).await.with_context(|| place)?;
+        let makes_hosts = |block: &Block| block.text.contains("quiltd init ");
+        if mentions(page, "root@10.0.0.") && !page.blocks.iter().any(makes_hosts) {
+            let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(HOSTS_PAGE))?;
+            self.each(&pages::read(HOSTS_PAGE, &text).0).await?;
         }
+        self.each(page).await?;
         if let Some(block) = page.blocks.last()
             && matches!(rules::step(block, &self.places)?, Step::Terminal(_))
         {
             bail!("{}:{}: nothing after it shows that it works", self.page, block.line);
+        }
+        Ok(())
+    }
+
+    async fn each(&mut self, page: &Page) -> Result<()> {
+        for block in &page.blocks {
+            let place = format!("{}:{}", page.name, block.line);
+            self.block(block).await.with_context(|| place)?;
         }
         Ok(())
     }
@@ -186,7 +234,8 @@ impl Reader {
 
     /// Runs a block in the shell, so that what it sets is there for the next one.
     async fn typed(&mut self, line: usize, text: &str) -> Result<()> {
-        let file = self.places.root.join(format!("steps/line-{line}.sh"));
+        self.steps += 1;
+        let file = self.places.root.join(format!("steps/{:03}-line-{line}.sh", self.steps));
         let output = file.with_extension("out");
         // Lines have the page's numbers, in what bash says too.
         std::fs::write(&file, "\n".repeat(line - 1) + text)?;
@@ -245,22 +294,46 @@ impl Reader {
         Ok(())
     }
 
-    /// Ends what runs in the terminals, the last first. One that has ended early is no mistake in itself: the commands
+    fn host_logs(&self) -> Vec<PathBuf> {
+        let log = |host| self.places.root.join(format!("hosts/{host}/var/log/quiltd.log"));
+        (1..=HOSTS).map(log).filter(|path| path.exists()).collect()
+    }
+
+    /// Processes that run on the hosts.
+    fn services(&self) -> Vec<Pid> {
+        let state = |host| self.places.root.join(format!("hosts/{host}/run/quiltd.pid"));
+        let process = |path: PathBuf| Pid::from_raw(read(&path).trim().parse().ok()?);
+        (1..=HOSTS).map(state).filter_map(process).filter(|process| lives(*process)).collect()
+    }
+
+    /// Ends what runs on the hosts and in the terminals, the last first. One that has ended early is no mistake in itself: the commands
     /// that came after it were typed in its sight.
     async fn stop(&mut self) -> Result<()> {
         let mut result = Ok(());
+        let services = self.services();
+        for process in &services {
+            let _gone = kill_process(*process, Signal::TERM);
+        }
+        for process in services {
+            result = result.and(self.end(process, "a host's service").await);
+        }
         for open in self.open.iter().rev() {
-            let _gone = kill_process(open.process, Signal::TERM);
-            let started = Instant::now();
-            while lives(open.process) && started.elapsed() < STOP_LIMIT {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            if lives(open.process) {
-                let _gone = kill_process(open.process, Signal::KILL);
-                result = Err(anyhow!("{}: `{}` did not stop within {STOP_LIMIT:?}", self.page, open.command));
-            }
+            result = result.and(self.end(open.process, &open.command).await);
         }
         result
+    }
+
+    async fn end(&self, process: Pid, what: &str) -> Result<()> {
+        let _gone = kill_process(process, Signal::TERM);
+        let started = Instant::now();
+        while lives(process) && started.elapsed() < STOP_LIMIT {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if lives(process) {
+            let _gone = kill_process(process, Signal::KILL);
+            bail!("{}: `{what}` did not stop within {STOP_LIMIT:?}", self.page);
+        }
+        Ok(())
     }
 
     fn said(&self) -> Vec<String> {

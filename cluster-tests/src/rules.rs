@@ -7,9 +7,9 @@
 //! | `quiltd dev`, without ports | on free ports; addresses `127.0.0.1:6443`, `:6444`, … become theirs |
 //! | `./scripts/test` | nothing more: it is what runs the test |
 //! | `cargo xtask ARGS` | the built `xtask ARGS --help`: the words are parsed, the chore itself needs the clone |
-//! | `/tmp/quilt`, `/var/lib/`, `/etc/quilt` | below the test's own directory |
+//! | `/tmp/quilt`, `/var/lib/`, `/etc/quilt`, `/etc/systemd/` | below the test's own directory |
 //! | hosts `10.0.0.N` | `127.x.y.N`, with an x.y of the test's own |
-//! | `ssh root@10.0.0.N C`, `scp -r F root@10.0.0.N:P` | `C` with, and a copy to, that host's own `/var/lib` |
+//! | `ssh`, `scp`, and `systemctl`, `journalctl` on a host | the programs in `cluster-tests/stand-ins`: a host is a directory |
 //! | a command that runs until it is stopped | in a terminal of its own |
 
 use std::fmt::Write;
@@ -94,9 +94,9 @@ pub fn step(block: &Block, places: &Places) -> Result<Step> {
     for line in block.text.lines() {
         let typed = match line.strip_prefix("cargo xtask") {
             Some(rest) => format!("'{}'{rest} --help", places.xtask.display()),
-            None => places.at_host(line).unwrap_or_else(|| places.substitute(line)),
+            None => places.substitute(line),
         };
-        if line.ends_with('\\') && ["cargo xtask", "ssh", "scp"].iter().any(|command| begins(line, command)) {
+        if line.ends_with('\\') && begins(line, "cargo xtask") {
             bail!("`{line}` goes on in the next line, which this rule does not know");
         }
         writeln!(text, "{typed}")?;
@@ -105,13 +105,7 @@ pub fn step(block: &Block, places: &Places) -> Result<Step> {
 }
 
 fn stays(line: &str) -> bool {
-    let command = remote(line).map_or(line, |(_, command)| command);
-    STAY.iter().any(|stay| begins(command, stay))
-}
-
-/// The number of a host and what is to be run on it.
-fn remote(line: &str) -> Option<(&str, &str)> {
-    line.strip_prefix("ssh root@10.0.0.")?.split_once(' ')
+    STAY.iter().any(|stay| begins(line, stay))
 }
 
 fn begins(line: &str, command: &str) -> bool {
@@ -125,7 +119,7 @@ fn terminal(line: &str, places: &Places) -> Result<Terminal> {
         Some(arguments) => {
             format!("'{}' dev{}", places.quiltd.display(), places.substitute(arguments).replace(" --yes", ""))
         }
-        None => places.at_host(line).unwrap_or_else(|| places.substitute(line)),
+        None => places.substitute(line),
     };
     if dev && !line.contains("-port") {
         command.push_str(" --api-port 0 --http-port 0 --peer-port 0");
@@ -161,6 +155,7 @@ impl Places {
             .replace("/tmp/quilt", &format!("{root}/tmp/quilt"))
             .replace("/var/lib/", &format!("{root}/var/lib/"))
             .replace("/etc/quilt", &format!("{root}/etc/quilt"))
+            .replace("/etc/systemd/", &format!("{root}/etc/systemd/"))
             .replace("10.0.0.", &format!("{}.", self.network));
         for (at, (api, http)) in (0_u16..).zip(&self.ports) {
             // A comma stands between, so that a port that was put in is not taken for one to replace.
@@ -168,18 +163,6 @@ impl Places {
             text = text.replace(&format!("127.0.0.1:{}", HTTP_PORT + at), &format!("127.0.0.1:,{http}"));
         }
         text.replace("127.0.0.1:,", "127.0.0.1:")
-    }
-
-    /// A line of ssh or scp as it is done in the directory that stands for that host; nothing when it is neither.
-    fn at_host(&self, line: &str) -> Option<String> {
-        let root = self.root.display();
-        if let Some((host, command)) = remote(line) {
-            let there = Self { root: self.root.join("hosts").join(host), ..self.clone() };
-            return Some(there.substitute(command));
-        }
-        let (source, target) = line.strip_prefix("scp -r ")?.split_once(" root@10.0.0.")?;
-        let (host, path) = target.split_once(':')?;
-        Some(format!("cp -r {} {root}/hosts/{host}{path}", self.substitute(source)))
     }
 
     /// A network of loopback that is not likely another's, from the number of a process.
@@ -234,17 +217,6 @@ mod tests {
         let server =
             Terminal { command: "quiltd server --id 1 --listen 127.9.9.1:6443".into(), awaits: Awaits::Nothing };
         assert_eq!(to("quiltd server --id 1 \\\n  --listen 10.0.0.1:6443\n"), Step::Terminal(server));
-    }
-
-    /// A host is a directory with the host's own files.
-    #[test]
-    fn hosts_are_directories() {
-        let copied = "cp -r cp/replica-2 /t/hosts/2/var/lib/quiltd\n";
-        assert_eq!(to("scp -r cp/replica-2 root@10.0.0.2:/var/lib/quiltd\n"), Step::Typed(copied.into()));
-        let command = "quiltd server --data-dir /t/hosts/2/var/lib/quiltd --listen 127.9.9.2:6443";
-        let server = Terminal { command: command.into(), awaits: Awaits::Nothing };
-        let typed = "ssh root@10.0.0.2 quiltd server --data-dir /var/lib/quiltd \\\n  --listen 10.0.0.2:6443\n";
-        assert_eq!(to(typed), Step::Terminal(server));
     }
 
     /// The gate is known by its name only, and a chore's words are given to the chore.

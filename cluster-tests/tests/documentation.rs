@@ -23,6 +23,9 @@ async fn readme_is_walked() -> Result<()> {
     let missing: Vec<&str> =
         said.lines().filter_map(|line| line.strip_prefix("  ")).filter(|command| !typed.contains(command)).collect();
     ensure!(missing.is_empty(), "README does not walk through what dev prints:\n{}", missing.join("\n"));
+    let answers = read.answers()?;
+    let last = answers.last().context("README has commands")?;
+    ensure!(last.lines().any(|line| line == "30"), "the killed leader took writes along: {last}");
     Ok(())
 }
 
