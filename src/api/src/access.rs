@@ -41,7 +41,8 @@ impl Credentials {
     }
 }
 
-fn identity(principal: Principal, guards: Vec<Compare>) -> Identity {
+/// A proven principal as the object layer knows it.
+pub(crate) fn identity(principal: Principal, guards: Vec<Compare>) -> Identity {
     match principal {
         Principal::Admin => Identity {
             user: "quilt:admin".into(),

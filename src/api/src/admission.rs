@@ -15,6 +15,8 @@ pub(crate) enum Part {
     Main,
     /// The status alone.
     Status,
+    /// Metadata, spec and status at once: the control plane, writing what an agent reports of itself.
+    Whole,
     /// What the subresource changed and nothing else: it checked its own change.
     Subresource,
 }
@@ -28,18 +30,19 @@ pub(crate) fn create(kind: &Kind, object: &mut Value) -> Result<(), Problem> {
 
 /// Makes `new` a legal successor of `old` and checks it.
 pub(crate) fn update(kind: &Kind, part: Part, old: &Value, new: &mut Value) -> Result<(), Problem> {
-    let part = match part {
-        Part::Main => hooks::Part::Main,
-        Part::Status => hooks::Part::Status,
-        Part::Subresource => {
-            place::keep(new, old, &["metadata", "resourceVersion"]);
-            return Ok(());
-        }
-    };
+    if part == Part::Subresource {
+        place::keep(new, old, &["metadata", "resourceVersion"]);
+        return Ok(());
+    }
     fill(kind, new);
-    hooks::prepare_for_update(kind, new, old, part);
+    let status = (part == Part::Whole).then(|| place::get(new, &["status"]).cloned()).flatten();
+    let prepared = if part == Part::Status { hooks::Part::Status } else { hooks::Part::Main };
+    hooks::prepare_for_update(kind, new, old, prepared);
+    if let Some(status) = status {
+        place::set(new, &["status"], status);
+    }
     place::keep(new, old, &["metadata", "resourceVersion"]);
-    if part == hooks::Part::Status {
+    if part == Part::Status {
         return Ok(());
     }
     refuse(kind, new, &validate::update(kind, new, old))

@@ -48,13 +48,15 @@ impl From<ProposeError> for BootstrapError {
     }
 }
 
-impl From<BootstrapError> for crate::quilt::Failure {
+impl From<BootstrapError> for crate::problem::Problem {
     fn from(error: BootstrapError) -> Self {
         match error {
             BootstrapError::Read(error) => error.into(),
             BootstrapError::Propose(error) => error.into(),
-            BootstrapError::Deadline => crate::quilt::Problem::no_leader().into(),
-            BootstrapError::PodCidr(_) => crate::quilt::Problem::internal(error).into(),
+            BootstrapError::Deadline => {
+                Self::unavailable("the first objects were not made in time; send the request again")
+            }
+            BootstrapError::PodCidr(_) => Self::internal(&error.to_string()),
         }
     }
 }
@@ -171,6 +173,13 @@ pub async fn cluster_objects(
         let taken = internal(&cluster.id, "serviceips", &address)
             .map(|key| (key, json!({"namespace": "default", "name": "kubernetes"})));
         want(SERVICES.key(&cluster.id, "default", "kubernetes"), &service, taken.into_iter().collect());
+    }
+    let view = replica.read(Consistency::Linearizable, deadline).await?;
+    for (shelf, name, mut object) in crate::endpoints::documents(&view)? {
+        let labels = object["metadata"]["labels"].take();
+        object["metadata"] = metadata(&name, Some("default"));
+        object["metadata"]["labels"] = labels;
+        want(shelf.key(&cluster.id, "default", &name), &object, Vec::new());
     }
     ensure(replica, &wanted, Instant::now() + deadline).await
 }

@@ -61,7 +61,7 @@ pub struct ApiOptions {
     pub built_in_pod_cidr: String,
     /// PEM of the CA that signed the serving certificates: `kube-root-ca.crt` everywhere.
     pub serving_ca_pem: String,
-    /// Address under which the built-in Service `kubernetes` is reachable, if known.
+    /// Address under which this replica's API is reached: one of those behind the Service `kubernetes`.
     pub advertise: Option<std::net::SocketAddr>,
 }
 

@@ -18,6 +18,7 @@ pub mod context;
 mod descriptions;
 pub mod directory;
 mod documents;
+pub mod endpoints;
 mod health;
 pub mod identity;
 mod kubernetes;

@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::problem::Problem;
 
 /// Gives a new object its identity. Generation and status are the object layer's.
-pub(crate) fn born(object: &mut Value, now: &str) {
-    place::set(object, &["metadata", "uid"], uuid::Uuid::new_v4().to_string());
+pub(crate) fn born(object: &mut Value, uid: &str, now: &str) {
+    place::set(object, &["metadata", "uid"], uid);
     place::set(object, &["metadata", "creationTimestamp"], now);
 }
 

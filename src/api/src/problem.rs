@@ -1,4 +1,5 @@
-//! [`Problem`]: an error at the edge of the Kubernetes surface, rendered as `metav1.Status` (architecture D19).
+//! [`Problem`]: an error at the edge of either surface (architecture D19). The Kubernetes surface renders it as
+//! `metav1.Status`, the Quilt surface as its envelope.
 //!
 //! It also says whether the answer rests on state, since such a refusal may only be given from a linearizable view,
 //! and whether a write's fate is unknown, since then no answer may be given at all.
@@ -13,11 +14,15 @@ use quilt_objects::status::{Reason, Resource, Status};
 use quilt_objects::validate::{FieldError, Path};
 use quilt_raft::{ProposeError, ReadError};
 
+use crate::quilt::Envelope;
+
 /// An error as the client will see it.
 #[derive(Clone, Debug)]
 pub(crate) struct Problem {
     status: Box<Status>,
     answerable: Answerable,
+    /// What the Quilt surface says, where that is more than can be told from the Status.
+    envelope: Option<Box<Envelope>>,
 }
 
 /// Whether an answer may be given.
@@ -43,7 +48,7 @@ impl std::error::Error for Problem {}
 
 impl From<Status> for Problem {
     fn from(status: Status) -> Self {
-        Self { status: Box::new(status), answerable: Answerable::Yes }
+        Self { status: Box::new(status), answerable: Answerable::Yes, envelope: None }
     }
 }
 
@@ -56,7 +61,27 @@ impl Problem {
     /// Whether another state could have led to another answer, so that the step has to be repeated on a
     /// linearizable view before this one is given.
     pub(crate) fn rests_on_state(&self) -> bool {
-        matches!(self.code(), 401 | 403 | 404 | 409 | 410 | 422 | 429)
+        match &self.envelope {
+            // Quilt routes judge ranges (400) after the objects of the path.
+            Some(envelope) => envelope.code.rests_on_state(),
+            None => matches!(self.code(), 401 | 403 | 404 | 409 | 410 | 422 | 429),
+        }
+    }
+
+    /// Whether an answer may be given at all.
+    pub(crate) fn is_answerable(&self) -> bool {
+        self.answerable == Answerable::Yes
+    }
+
+    /// What the Quilt surface says of it.
+    pub(crate) fn envelope(&self) -> Envelope {
+        self.envelope.as_deref().cloned().unwrap_or_else(|| Envelope::of(&self.status))
+    }
+
+    /// The same in these words of the Quilt surface.
+    pub(crate) fn told(mut self, envelope: Envelope) -> Self {
+        self.envelope = Some(Box::new(envelope));
+        self
     }
 
     /// The same with one more cause.
@@ -157,7 +182,7 @@ impl Problem {
     /// A write whose fate is unknown: no answer can be given.
     fn unknown_fate() -> Self {
         let status = Status::new(Reason::ServiceUnavailable, "the fate of the write is unknown");
-        Self { status: Box::new(status), answerable: Answerable::No }
+        Self { status: Box::new(status), answerable: Answerable::No, envelope: None }
     }
 
     /// The `metav1.Status`, as in-stream errors of watches carry it.
@@ -181,7 +206,7 @@ impl Problem {
         if let Some(seconds) = self.status.retry_after_seconds() {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if self.answerable == Answerable::No {
+        if !self.is_answerable() {
             response.extensions_mut().insert(Abandon);
         }
         response
@@ -199,7 +224,8 @@ impl From<ProposeError> for Problem {
             ProposeError::Overloaded { limit } => {
                 Status::too_many_requests(format!("the control plane is busy: limit {limit} is reached"), 1).into()
             }
-            ProposeError::Invalid(message) => Status::too_large(&message).into(),
+            // Sizes were checked before: what is invalid on a fresh view too is a defect.
+            ProposeError::Invalid(message) => Self::internal(&message),
         }
     }
 }
@@ -214,7 +240,7 @@ impl From<ReadError> for Problem {
             ReadError::Ahead { current } => {
                 Status::timeout(&format!("this replica is at resourceVersion {current} and did not catch up")).into()
             }
-            ReadError::Dropped => Self::no_such_path(),
+            ReadError::Dropped => Self::no_such_path().told(Envelope::not_found("cluster")),
             ReadError::Storage(message) => Self::internal(&message),
             ReadError::Stopped => Self::unavailable("this replica is stopping"),
         }

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::HeaderMap;
+use http::header::USER_AGENT;
+use http::{HeaderMap, HeaderValue};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use quilt_objects::kind::Kind;
-use quilt_proto::{Key, KeyPrefix};
+use quilt_proto::{ClusterId, Key, KeyPrefix};
 use quilt_raft::{Consistency, ReadError, View};
 
 use crate::access::{Admitted, ClusterPath, Credentials, admit};
@@ -47,6 +48,25 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// The object `name` of `kind`, for a request of the other surface, which judges credentials by itself.
+    pub(crate) fn of_object(api: &Arc<Api>, cluster: &str, kind: &'static Kind, namespace: &str, name: &str) -> Self {
+        let mut headers = HeaderMap::new();
+        // By this name the fields it changes are known where someone keeps account of them.
+        headers.insert(USER_AGENT, HeaderValue::from_static("quilt"));
+        Self {
+            api: Arc::clone(api),
+            cluster: ClusterPath { id: ClusterId(cluster.into()), named: true },
+            kind,
+            namespace: namespace.into(),
+            name: name.into(),
+            query: Query::default(),
+            headers,
+            credentials: Credentials::default(),
+            attributes: Attributes::default(),
+            deadline: Duration::ZERO,
+        }
+    }
+
     /// Lets the request in, judged on `view`.
     pub(crate) fn admit(&self, view: &View) -> Result<Admitted, Problem> {
         admit(view, &self.credentials, &self.cluster, &self.attributes)

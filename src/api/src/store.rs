@@ -6,7 +6,9 @@
 use std::ops::ControlFlow;
 
 use quilt_objects::canonical;
-use quilt_proto::{Compare, Key, KeyPrefix, Op, Put, Record, Revision};
+use quilt_objects::kind::Kind;
+use quilt_objects::registry::registry;
+use quilt_proto::{Key, KeyPrefix, Op, Put, Record, Revision};
 use quilt_raft::{Limit, ReadError, View};
 use serde_json::{Map, Value, json};
 
@@ -27,6 +29,10 @@ macro_rules! shelves {
     ($($(#[$doc:meta])* $name:ident = $group:literal $resource:literal $api_version:literal $kind:literal;)*) => {
         $($(#[$doc])* pub(crate) const $name: Shelf =
             Shelf { group: $group, resource: $resource, api_version: $api_version, kind: $kind };)*
+
+        /// All of them.
+        #[cfg(test)]
+        const SHELVES: &[Shelf] = &[$($name),*];
     };
 }
 
@@ -39,6 +45,10 @@ shelves! {
     NAMESPACES = "" "namespaces" "v1" "Namespace";
     /// Services.
     SERVICES = "" "services" "v1" "Service";
+    /// Endpoints of Services.
+    ENDPOINTS = "" "endpoints" "v1" "Endpoints";
+    /// Slices of endpoints.
+    ENDPOINT_SLICES = "discovery.k8s.io" "endpointslices" "discovery.k8s.io/v1" "EndpointSlice";
     /// Service accounts.
     SERVICE_ACCOUNTS = "" "serviceaccounts" "v1" "ServiceAccount";
     /// Config maps.
@@ -59,10 +69,21 @@ shelves! {
     JOBS = "batch" "jobs" "batch/v1" "Job";
 }
 
+/// The kind that an `apiVersion` and a `kind` name.
+pub(crate) fn kind_of(api_version: &str, kind: &str) -> Option<&'static Kind> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    registry().kind(group, version, kind)
+}
+
 /// Most records and bytes of one page: the bound of one synchronous call on the read path.
 const PAGE: Limit = Limit { records: 500, bytes: 1 << 20 };
 
 impl Shelf {
+    /// Its entry in the kinds table.
+    pub(crate) fn kind(&self) -> &'static Kind {
+        kind_of(self.api_version, self.kind).expect("the kinds table has every kind named here: a test asks for them")
+    }
+
     /// Key of one object; `None` when a part cannot stand in a key, so that no such object exists.
     pub(crate) fn key(&self, cluster: &str, namespace: &str, name: &str) -> Option<Key> {
         Key::new(cluster, self.group, self.resource, namespace, name).ok()
@@ -163,8 +184,6 @@ pub(crate) fn visit(
 pub(crate) struct Stored {
     /// Where.
     pub(crate) key: Key,
-    /// Which version; zero for an object that is being made.
-    pub(crate) revision: Revision,
     /// The document, without `apiVersion` and `kind`.
     pub(crate) value: Value,
 }
@@ -174,7 +193,7 @@ impl Stored {
     pub(crate) fn parse(key: Key, record: &Record) -> Result<Self, ReadError> {
         let value: Value = serde_json::from_slice(&record.value)
             .map_err(|error| ReadError::Storage(format!("{key:?} is not a stored object: {error}")))?;
-        Ok(Self { key, revision: Revision::new(record.mod_revision), value })
+        Ok(Self { key, value })
     }
 
     /// The text at a JSON pointer, empty when absent.
@@ -227,16 +246,6 @@ impl Stored {
             name: text(owner, "/name"),
             uid: text(owner, "/uid"),
         })
-    }
-
-    /// It is still the version that was read.
-    pub(crate) fn unchanged(&self) -> Compare {
-        Compare::at(&self.key, self.revision)
-    }
-
-    /// Writes the document back.
-    pub(crate) fn put(&self) -> Op {
-        put(&self.key, &self.value)
     }
 }
 
@@ -327,4 +336,18 @@ pub(crate) fn unix_seconds(time: &str) -> u64 {
 pub(crate) fn rfc3339(unix_ms: u64) -> String {
     let seconds = i64::try_from(unix_ms / 1000).unwrap_or(i64::MAX);
     jiff::Timestamp::from_second(seconds).map_or_else(|_| "1970-01-01T00:00:00Z".into(), |time| time.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every shelf is where the kinds table says that its kind is stored.
+    #[test]
+    fn shelves_are_kinds() {
+        for shelf in SHELVES {
+            let kind = shelf.kind();
+            assert_eq!((&*kind.storage_group, &*kind.plural), (shelf.group, shelf.resource), "{shelf:?}");
+        }
+    }
 }

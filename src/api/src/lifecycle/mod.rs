@@ -5,6 +5,7 @@ pub(crate) mod namespaces;
 pub(crate) mod nodes;
 pub(crate) mod pods;
 pub(crate) mod services;
+pub(crate) mod workloads;
 
 use quilt_objects::kind::Kind;
 use quilt_proto::{Compare, Op};
@@ -30,6 +31,8 @@ pub(crate) struct Lifecycle {
     pub(crate) ttl_ms: u64,
     /// Takes what the object needs of the cluster's pools, and gives back what it no longer needs.
     pub(crate) allocate: Allocate,
+    /// Gives back what is free from the moment the object is marked for deletion, whatever still keeps it.
+    pub(crate) parting: fn(&Allocation<'_>, &Value) -> Result<Claims, Problem>,
 }
 
 /// Where, the object before (none at its birth), and the object to be (none at its end).
@@ -55,6 +58,8 @@ pub(crate) struct Allocation<'a> {
     pub(crate) view: &'a View,
     /// The cluster with its ranges.
     pub(crate) cluster: &'a Cluster,
+    /// Wall time of the write.
+    pub(crate) now_ms: u64,
 }
 
 /// What has to hold and happen with the object's own write.
@@ -74,11 +79,15 @@ const PLAIN: Lifecycle = Lifecycle {
     removed_kind: "",
     tags: |_| Vec::new(),
     ttl_ms: 0,
-    allocate: |_, _, _| Ok(Claims { compares: Vec::new(), ops: Vec::new() }),
+    allocate: |_, _, _| Ok(NOTHING),
+    parting: |_, _| Ok(NOTHING),
 };
 
-static ENTRIES: [Lifecycle; 6] = [
-    Lifecycle { resource: "nodes", allocate: nodes::allocate, ..PLAIN },
+const NOTHING: Claims = Claims { compares: Vec::new(), ops: Vec::new() };
+
+static ENTRIES: [Lifecycle; 7] = [
+    Lifecycle { resource: "nodes", allocate: nodes::allocate, parting: nodes::release, ..PLAIN },
+    Lifecycle { group: "quilt.sh", resource: "workloads", allocate: workloads::allocate, ..PLAIN },
     Lifecycle { resource: "namespaces", deletion: namespaces::deletion, may_go: namespaces::may_go, ..PLAIN },
     Lifecycle { resource: "pods", deletion: pods::deletion, removed_kind: "Pod", tags: pods::tags, ..PLAIN },
     Lifecycle { resource: "services", allocate: services::allocate, ..PLAIN },

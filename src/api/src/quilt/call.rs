@@ -4,57 +4,30 @@
 //! what it relied on to the transaction, and tries again on a fresh view when that failed; and no refusal that rests
 //! on state leaves before it was repeated on a linearizable view. Must not know routes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
-use quilt_proto::state::op;
-use quilt_proto::{Compare, Op, Revision, Txn};
-use quilt_raft::{Consistency, Decision, ProposeError, Replica, View};
+use quilt_proto::Compare;
+use quilt_raft::{Consistency, Replica, View};
 use tokio::time::Instant;
 
-use super::envelope::{Code, Failure, Problem};
+use super::envelope::Code;
+use super::refuse;
+use crate::access::{self, Admitted};
 use crate::authn::token::{self, JOIN_TOKEN_HEADER, JoinToken, NODE_TOKEN_HEADER, NodeToken};
-use crate::authn::{Presented, Principal};
+use crate::authn::{Presented, Principal, Proof};
+use crate::commit::{Done, Plan, settle};
+use crate::context::Api;
 use crate::directory::{self, Entry};
-use crate::records::OBJECT_BYTES_MAX;
-
-/// What a write found to do.
-pub(crate) enum Step<T> {
-    /// Nothing: the state is as asked for.
-    Done(T),
-    /// A transaction, and the answer for when it has been applied.
-    Commit(Txn, T),
-}
-
-impl<T> Step<T> {
-    /// Refuses what could not be stored: an object over the limit.
-    fn fitting(self) -> Result<Self, Problem> {
-        let size = |op: &Op| match &op.kind {
-            Some(op::Kind::Put(put)) => put.value.len() + put.sealed.len(),
-            _ => 0,
-        };
-        let Self::Commit(txn, _) = &self else { return Ok(self) };
-        match txn.ops.iter().map(size).max() {
-            Some(bytes) if bytes > OBJECT_BYTES_MAX => {
-                Err(Problem::too_large("the object as stored", "body", OBJECT_BYTES_MAX, bytes.into()))
-            }
-            _ => Ok(self),
-        }
-    }
-}
-
-/// A finished write.
-pub(crate) struct Written<T> {
-    /// Its answer.
-    pub(crate) value: T,
-    /// The revision at which it is visible; zero when nothing was written.
-    pub(crate) revision: Revision,
-}
+use crate::identity::Identity;
+use crate::problem::Problem;
+use crate::query::DryRun;
 
 /// One request under way.
 pub(crate) struct Call<'a> {
-    /// This replica.
-    pub(crate) replica: &'a Replica,
+    /// What all requests share.
+    pub(crate) api: &'a Arc<Api>,
     /// Its headers.
     pub(crate) headers: &'a HeaderMap,
     /// When the client is told that there is no leader.
@@ -64,26 +37,31 @@ pub(crate) struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// This replica.
+    pub(crate) fn replica(&self) -> &Replica {
+        &self.api.replica
+    }
+
     /// Time left.
     pub(crate) fn remaining(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
     /// A linearizable view, or a local one if the request asked for that.
-    pub(crate) async fn view(&self) -> Result<View, Failure> {
+    pub(crate) async fn view(&self) -> Result<View, Problem> {
         let consistency = if self.stale { Consistency::Stale } else { Consistency::Linearizable };
-        Ok(self.replica.read(consistency, self.remaining()).await?)
+        Ok(self.replica().read(consistency, self.remaining()).await?)
     }
 
     /// Judges the request on a linearizable view.
-    pub(crate) async fn read<T>(&self, judge: impl Fn(&View) -> Result<T, Problem>) -> Result<T, Failure> {
+    pub(crate) async fn read<T>(&self, judge: impl Fn(&View) -> Result<T, Problem>) -> Result<T, Problem> {
         Ok(judge(&self.view().await?)?)
     }
 
     /// Judges on local state first, and again on a linearizable view before a refusal leaves. For requests whose
     /// success may rest on local state because whatever follows checks again.
-    pub(crate) async fn judge<T>(&self, judge: impl Fn(&View) -> Result<T, Problem>) -> Result<T, Failure> {
-        let local = self.replica.read(Consistency::Stale, self.remaining()).await?;
+    pub(crate) async fn judge<T>(&self, judge: impl Fn(&View) -> Result<T, Problem>) -> Result<T, Problem> {
+        let local = self.replica().read(Consistency::Stale, self.remaining()).await?;
         match judge(&local) {
             Err(problem) if problem.rests_on_state() && !self.stale => self.read(judge).await,
             other => Ok(other?),
@@ -93,31 +71,9 @@ impl Call<'_> {
     /// Plans on a view, commits, and plans again on a fresh one until the commit holds or the deadline is over.
     pub(crate) async fn write<T>(
         &self,
-        plan: impl Fn(&View) -> Result<Step<T>, Problem>,
-    ) -> Result<Written<T>, Failure> {
-        let mut view = self.replica.read(Consistency::Stale, self.remaining()).await?;
-        let mut linearizable = false;
-        let mut was_invalid = false;
-        loop {
-            match plan(&view).and_then(Step::fitting) {
-                Ok(Step::Commit(txn, value)) => match self.replica.propose(txn, self.remaining()).await {
-                    Ok(Decision::Applied { last, .. }) => return Ok(Written { value, revision: last }),
-                    Ok(Decision::Rejected { .. }) if self.remaining().is_zero() => {
-                        return Err(Problem::no_leader().into());
-                    }
-                    Ok(Decision::Rejected { .. }) => {}
-                    // Its cluster may be gone. A fresh view, which no longer names the cluster then, has the answer
-                    // that fits the route; what is invalid there too is a defect.
-                    Err(ProposeError::Invalid(_)) if !was_invalid => was_invalid = true,
-                    Err(error) => return Err(error.into()),
-                },
-                Ok(Step::Done(value)) if linearizable => return Ok(Written { value, revision: Revision::ZERO }),
-                Err(problem) if linearizable || !problem.rests_on_state() => return Err(problem.into()),
-                Ok(Step::Done(_)) | Err(_) => {}
-            }
-            view = self.replica.read(Consistency::Linearizable, self.remaining()).await?;
-            linearizable = true;
-        }
+        plan: impl FnMut(&View) -> Result<Plan<T>, Problem>,
+    ) -> Result<Done<T>, Problem> {
+        settle(self.replica(), self.deadline, DryRun::Off, plan, refuse::no_leader).await
     }
 
     /// The tenant of this request in `view`.
@@ -125,18 +81,15 @@ impl Call<'_> {
         let presented = Presented::for_tenant(self.headers);
         let proof = presented.prove(view, |principal| matches!(principal, Principal::Tenant { .. }))?;
         match proof {
-            Some(proof) => match proof.principal {
-                Principal::Tenant { id } => Ok(Tenant { id, compares: proof.compares }),
-                Principal::Admin => Err(Problem::unauthorized()),
-            },
-            None => Err(Problem::unauthorized()),
+            Some(Proof { principal: Principal::Tenant { id }, compares }) => Ok(Tenant { id, compares }),
+            _ => Err(refuse::unauthorized()),
         }
     }
 
     /// The tenant of this request and its cluster `id`.
     pub(crate) fn tenant_cluster(&self, view: &View, id: &str) -> Result<(Tenant, Entry), Problem> {
         let mut tenant = self.tenant(view)?;
-        let entry = directory::find_owned(view, id, &tenant.id)?.ok_or_else(|| Problem::not_found("cluster"))?;
+        let entry = directory::find_owned(view, id, &tenant.id)?.ok_or_else(|| refuse::not_found("cluster"))?;
         tenant.compares.push(entry.exists());
         Ok((tenant, entry))
     }
@@ -145,41 +98,41 @@ impl Call<'_> {
     pub(crate) fn operator(&self, view: &View) -> Result<Vec<Compare>, Problem> {
         let presented = Presented::for_admin(self.headers);
         let proof = presented.prove(view, |principal| *principal == Principal::Admin)?;
-        proof.map(|proof| proof.compares).ok_or_else(Problem::unauthorized)
+        proof.map(|proof| proof.compares).ok_or_else(refuse::unauthorized)
     }
 
     /// The cluster and the join token that opens it in `view`.
     pub(crate) fn joining(&self, view: &View, cluster: &str) -> Result<(Entry, JoinToken), Problem> {
-        let digest = token::presented(self.headers, JOIN_TOKEN_HEADER).ok_or_else(Problem::unauthorized)?;
-        let entry = directory::find(view, cluster)?.ok_or_else(Problem::unauthorized)?;
-        let now = self.replica.cluster_time_ms();
+        let digest = token::presented(self.headers, JOIN_TOKEN_HEADER).ok_or_else(refuse::unauthorized)?;
+        let entry = directory::find(view, cluster)?.ok_or_else(refuse::unauthorized)?;
+        let now = self.replica().cluster_time_ms();
         let token = token::join_token(view, cluster, &digest, now).map_err(dropped_is_unauthorized)?;
-        Ok((entry, token.ok_or_else(Problem::unauthorized)?))
+        Ok((entry, token.ok_or_else(refuse::unauthorized)?))
     }
 
     /// The cluster and the node whose token this request carries in `view`, which must be `node`.
     pub(crate) fn agent(&self, view: &View, cluster: &str, node: &str) -> Result<Agent, Problem> {
-        let digest = token::presented(self.headers, NODE_TOKEN_HEADER).ok_or_else(Problem::unauthorized)?;
-        let entry = directory::find(view, cluster)?.ok_or_else(Problem::unauthorized)?;
+        let digest = token::presented(self.headers, NODE_TOKEN_HEADER).ok_or_else(refuse::unauthorized)?;
+        let entry = directory::find(view, cluster)?.ok_or_else(refuse::unauthorized)?;
         let token = token::node_token(view, cluster, &digest).map_err(dropped_is_unauthorized)?;
-        let token = token.filter(|token| token.node_id == node).ok_or_else(Problem::unauthorized)?;
+        let token = token.filter(|token| token.node_id == node).ok_or_else(refuse::unauthorized)?;
         let stored = crate::store::NODES
             .get(view, cluster, "", &token.node_name)
             .map_err(dropped_is_unauthorized)?
             .filter(|stored| stored.uid() == node)
-            .ok_or_else(Problem::unauthorized)?;
+            .ok_or_else(refuse::unauthorized)?;
         Ok(Agent { entry, token, node: stored })
     }
 
     /// Refuses at once, without any state, what presents nothing at all.
     pub(crate) fn must_present(&self, presented: bool) -> Result<(), Problem> {
-        if presented { Ok(()) } else { Err(Problem::unauthorized()) }
+        if presented { Ok(()) } else { Err(refuse::unauthorized()) }
     }
 }
 
 fn dropped_is_unauthorized(error: quilt_raft::ReadError) -> Problem {
     match Problem::from(error) {
-        problem if problem.code == Code::NotFound => Problem::unauthorized(),
+        problem if problem.envelope().code == Code::NotFound => refuse::unauthorized(),
         problem => problem,
     }
 }
@@ -192,6 +145,14 @@ pub(crate) struct Tenant {
     pub(crate) compares: Vec<Compare>,
 }
 
+impl Tenant {
+    /// It, as the object layer knows it, in its cluster.
+    pub(crate) fn admitted(self, entry: Entry) -> Admitted {
+        let identity = access::identity(Principal::Tenant { id: self.id }, self.compares);
+        Admitted { identity, cluster: entry.cluster }
+    }
+}
+
 /// An agent that proved itself.
 pub(crate) struct Agent {
     /// Its cluster.
@@ -200,4 +161,12 @@ pub(crate) struct Agent {
     pub(crate) token: NodeToken,
     /// Its Node object.
     pub(crate) node: crate::store::Stored,
+}
+
+impl Agent {
+    /// The control plane, writing what this agent reports: agents have no objects of their own.
+    pub(crate) fn admitted(&self) -> Admitted {
+        let guards = vec![self.token.compare.clone(), self.entry.exists()];
+        Admitted { identity: Identity { guards, ..Identity::control_plane() }, cluster: self.entry.cluster.clone() }
+    }
 }

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::call::Call;
-use super::envelope::Failure;
 use super::reply::Reply;
+use crate::problem::Problem;
 
 /// Each capability and whether it is compiled in.
 const CAPABILITIES: [(&str, bool); 15] = [
@@ -28,7 +28,7 @@ const CAPABILITIES: [(&str, bool); 15] = [
 /// The Kubernetes version the other surface claims.
 const KUBERNETES_VERSION: &str = "1.36";
 
-pub(crate) async fn get(call: &Call<'_>, version: &str, cluster: &str) -> Result<Reply, Failure> {
+pub(crate) async fn get(call: &Call<'_>, version: &str, cluster: &str) -> Result<Reply, Problem> {
     call.read(|view| {
         let (_, entry) = call.tenant_cluster(view, cluster)?;
         let capabilities: Map<String, Value> =

@@ -1,21 +1,24 @@
 //! `/api/clusters` and `/api/clusters/{c}`: the tenant's clusters.
 
-use quilt_proto::{ClusterId, Compare, Op, Txn};
+use quilt_proto::{ClusterId, Compare, Op};
 use quilt_raft::View;
 use serde_json::{Map, Value, json};
 
 use super::Quilt;
-use super::call::{Call, Step};
+use super::call::Call;
 use super::cidr::Ipv4Block;
-use super::envelope::{Code, Failure, Problem};
+use super::envelope::Code;
 use super::fields::{Fields, clip, in_range, of_length};
+use super::refuse;
 use super::reply::Reply;
 use crate::authn::credential::tenant_range;
 use crate::authn::secret::fresh_id;
 use crate::bootstrap;
+use crate::commit::Plan;
 use crate::directory::{
     self, Cluster, LOAD_BALANCER_CIDR, NODE_CIDR_PREFIX, NODE_TIMEOUT_SECS, PLACEMENT_GRACE_SECS, SERVICE_CIDR,
 };
+use crate::problem::Problem;
 use crate::store::{put_record, record, visit};
 
 /// A cluster as Quilt shows it.
@@ -42,7 +45,7 @@ fn all(view: &View, wanted: impl Fn(&Cluster) -> bool) -> Result<Vec<Cluster>, P
     Ok(found)
 }
 
-pub(crate) async fn list(call: &Call<'_>) -> Result<Reply, Failure> {
+pub(crate) async fn list(call: &Call<'_>) -> Result<Reply, Problem> {
     call.read(|view| {
         let tenant = call.tenant(view)?;
         let mut clusters = all(view, |cluster| cluster.tenant_id == tenant.id)?;
@@ -52,7 +55,7 @@ pub(crate) async fn list(call: &Call<'_>) -> Result<Reply, Failure> {
     .await
 }
 
-pub(crate) async fn get(call: &Call<'_>, id: &str) -> Result<Reply, Failure> {
+pub(crate) async fn get(call: &Call<'_>, id: &str) -> Result<Reply, Problem> {
     call.read(|view| Ok(Reply::ok(render(&call.tenant_cluster(view, id)?.1.cluster)))).await
 }
 
@@ -83,7 +86,7 @@ impl Patience {
 
 fn pod_cidr(text: &str) -> Result<Ipv4Block, Problem> {
     let invalid = |message: String| {
-        Problem::invalid("pod_cidr", message, &["an IPv4 network with a prefix of 8 to 30"], json!(clip(text)))
+        refuse::invalid("pod_cidr", message, &["an IPv4 network with a prefix of 8 to 30"], json!(clip(text)))
     };
     let block = Ipv4Block::parse(text).map_err(|error| invalid(format!("pod_cidr {error}")))?;
     if (8..=30).contains(&block.prefix()) {
@@ -93,7 +96,7 @@ fn pod_cidr(text: &str) -> Result<Ipv4Block, Problem> {
     }
 }
 
-pub(crate) async fn create(quilt: &Quilt, call: &Call<'_>, body: &Map<String, Value>) -> Result<Reply, Failure> {
+pub(crate) async fn create(quilt: &Quilt, call: &Call<'_>, body: &Map<String, Value>) -> Result<Reply, Problem> {
     // The credential is judged before the body, and once more by the commit.
     call.judge(|view| call.tenant(view)).await?;
     let mut fields = Fields::of(body);
@@ -109,7 +112,7 @@ pub(crate) async fn create(quilt: &Quilt, call: &Call<'_>, body: &Map<String, Va
     if block.parts(node_cidr_prefix) == 0 {
         let expected = format!("an integer from {} to 30", block.prefix());
         let message = format!("node_cidr_prefix {prefix} is shorter than the prefix of pod_cidr {cidr}");
-        return Err(Problem::invalid("node_cidr_prefix", message, &[&expected], json!(prefix)).into());
+        return Err(refuse::invalid("node_cidr_prefix", message, &[&expected], json!(prefix)));
     }
     let mut cluster = Cluster {
         id: fresh_id(),
@@ -121,7 +124,7 @@ pub(crate) async fn create(quilt: &Quilt, call: &Call<'_>, body: &Map<String, Va
         placement_grace_secs: PLACEMENT_GRACE_SECS,
         service_cidr: SERVICE_CIDR.into(),
         load_balancer_cidr: LOAD_BALANCER_CIDR.into(),
-        created_at: call.replica.wall_ms() / 1000,
+        created_at: call.replica().wall_ms() / 1000,
     };
     patience.apply(&mut cluster)?;
     // A taken name is refused before anything is made.
@@ -131,26 +134,26 @@ pub(crate) async fn create(quilt: &Quilt, call: &Call<'_>, body: &Map<String, Va
     })
     .await?;
     // The range first: until the directory names the cluster, nothing in it can be seen.
-    bootstrap::cluster_objects(call.replica, &cluster, &quilt.api.options.serving_ca_pem, call.remaining()).await?;
+    bootstrap::cluster_objects(call.replica(), &cluster, &quilt.api.options.serving_ca_pem, call.remaining()).await?;
     let entered = call
         .write(|view| {
             let tenant = call.tenant(view)?;
             let name_key = name_is_free(view, &tenant.id, &cluster.name)?;
             let mut cluster = cluster.clone();
             cluster.tenant_id = tenant.id;
-            let key = tenant_range("clusters", "", &cluster.id).ok_or_else(|| Problem::internal("cluster key"))?;
+            let key = tenant_range("clusters", "", &cluster.id).ok_or_else(|| refuse::internal("cluster key"))?;
             let mut compares = tenant.compares;
             compares.extend([Compare::absent(&name_key), Compare::absent(&key)]);
-            let stored = serde_json::to_value(&cluster).map_err(Problem::internal)?;
+            let stored = serde_json::to_value(&cluster).map_err(refuse::internal)?;
             let ops = vec![put_record(&key, &stored), put_record(&name_key, &json!({"cluster_id": cluster.id}))];
-            Ok(Step::Commit(Txn::new(compares, ops), cluster))
+            Ok(Plan::commit(compares, ops, cluster))
         })
         .await;
     match entered {
-        Ok(written) => Ok(Reply::created(render(&written.value))),
+        Ok(written) => Ok(Reply::created(render(&written.answer))),
         Err(refusal) => {
             // Someone else took the name meanwhile: what was made for it is unreachable and goes.
-            if matches!(refusal, Failure::Refused(_)) {
+            if refusal.is_answerable() {
                 quilt.drop_range(&cluster.id, call.remaining()).await;
             }
             Err(refusal)
@@ -160,10 +163,10 @@ pub(crate) async fn create(quilt: &Quilt, call: &Call<'_>, body: &Map<String, Va
 
 fn name_is_free(view: &View, tenant: &str, name: &str) -> Result<quilt_proto::Key, Problem> {
     let key = tenant_range("clusternames", tenant, name)
-        .ok_or_else(|| Problem::invalid("name", "name is too long", &["1 to 128 characters"], json!(clip(name))))?;
+        .ok_or_else(|| refuse::invalid("name", "name is too long", &["1 to 128 characters"], json!(clip(name))))?;
     match record(view, &key)? {
         None => Ok(key),
-        Some(_) => Err(Problem::name_taken("cluster", name, "choose another name or delete the old cluster")),
+        Some(_) => Err(refuse::name_taken("cluster", name, "choose another name or delete the old cluster")),
     }
 }
 
@@ -171,21 +174,21 @@ fn name_is_free(view: &View, tenant: &str, name: &str) -> Result<quilt_proto::Ke
 pub(crate) fn leave_directory(cluster: &Cluster, entry: Compare) -> Result<(Vec<Compare>, Vec<Op>), Problem> {
     let keys =
         [tenant_range("clusters", "", &cluster.id), tenant_range("clusternames", &cluster.tenant_id, &cluster.name)];
-    let doomed = tenant_range("doomedclusters", "", &cluster.id).ok_or_else(|| Problem::internal("cluster key"))?;
+    let doomed = tenant_range("doomedclusters", "", &cluster.id).ok_or_else(|| refuse::internal("cluster key"))?;
     let ops = keys.iter().flatten().map(Op::delete).chain([put_record(&doomed, &json!({"id": cluster.id}))]).collect();
     Ok((vec![entry], ops))
 }
 
-pub(crate) async fn delete(quilt: &Quilt, call: &Call<'_>, id: &str) -> Result<Reply, Failure> {
+pub(crate) async fn delete(quilt: &Quilt, call: &Call<'_>, id: &str) -> Result<Reply, Problem> {
     call.write(|view| {
         let (tenant, entry) = call.tenant_cluster(view, id)?;
         if entry.cluster.id == ClusterId::built_in().as_str() {
-            return Err(Problem::new(Code::BuiltIn, "the built-in cluster cannot be deleted"));
+            return Err(refuse::with(Code::BuiltIn, "the built-in cluster cannot be deleted"));
         }
         let unchanged = Compare::at(&entry.key, entry.revision);
         let (mut compares, ops) = leave_directory(&entry.cluster, unchanged)?;
         compares.extend(tenant.compares);
-        Ok(Step::Commit(Txn::new(compares, ops), ()))
+        Ok(Plan::commit(compares, ops, ()))
     })
     .await?;
     // Unreadable from here on, whatever happens: the directory decides. What follows frees the range and ends watches.
@@ -194,7 +197,7 @@ pub(crate) async fn delete(quilt: &Quilt, call: &Call<'_>, id: &str) -> Result<R
 }
 
 /// `PATCH /api/admin/clusters/{c}`.
-pub(crate) async fn set(call: &Call<'_>, id: &str, body: &Map<String, Value>) -> Result<Reply, Failure> {
+pub(crate) async fn set(call: &Call<'_>, id: &str, body: &Map<String, Value>) -> Result<Reply, Problem> {
     call.judge(|view| call.operator(view)).await?;
     let mut fields = Fields::of(body);
     let patience = Patience::read(&mut fields);
@@ -202,16 +205,16 @@ pub(crate) async fn set(call: &Call<'_>, id: &str, body: &Map<String, Value>) ->
     let written = call
         .write(|view| {
             let mut compares = call.operator(view)?;
-            let entry = directory::find(view, id)?.ok_or_else(|| Problem::not_found("cluster"))?;
+            let entry = directory::find(view, id)?.ok_or_else(|| refuse::not_found("cluster"))?;
             let mut cluster = entry.cluster.clone();
             patience.apply(&mut cluster)?;
             if cluster == entry.cluster {
-                return Ok(Step::Done(cluster));
+                return Ok(Plan::Unchanged(cluster));
             }
             compares.push(Compare::at(&entry.key, entry.revision));
-            let stored = serde_json::to_value(&cluster).map_err(Problem::internal)?;
-            Ok(Step::Commit(Txn::new(compares, vec![put_record(&entry.key, &stored)]), cluster))
+            let stored = serde_json::to_value(&cluster).map_err(refuse::internal)?;
+            Ok(Plan::commit(compares, vec![put_record(&entry.key, &stored)], cluster))
         })
         .await?;
-    Ok(Reply::ok(render(&written.value)))
+    Ok(Reply::ok(render(&written.answer)))
 }

@@ -1,10 +1,13 @@
-//! [`Problem`]: every refusal of a Quilt route, and its one rendering as the error envelope.
+//! [`Envelope`]: what the Quilt surface says of a [`Problem`], and its one rendering.
 //!
-//! Codes, statuses and the shape of `details` stand here once. Must not know routes or state.
+//! Codes, statuses and the shape of `details` stand here once, and so does how the object layer's refusals are told to
+//! clients that know no `metav1.Status`. Must not know routes or state.
+//!
+//! [`Problem`]: crate::problem::Problem
 
 use axum::body::Body;
 use http::{HeaderValue, Response, StatusCode, header};
-use quilt_raft::{ProposeError, ReadError};
+use quilt_objects::status::{Cause, Reason, Status};
 use serde_json::{Value, json};
 
 /// The contract's error codes.
@@ -41,6 +44,11 @@ pub(crate) enum Code {
 }
 
 impl Code {
+    /// Whether a refusal with this code was judged on state, so that it must be judged again on a linearizable view.
+    pub(crate) const fn rests_on_state(self) -> bool {
+        !matches!(self, Self::Internal | Self::NoLeader | Self::RateLimited)
+    }
+
     const fn parts(self) -> (StatusCode, &'static str) {
         match self {
             Self::BadRequest => (StatusCode::BAD_REQUEST, "BAD_REQUEST"),
@@ -61,103 +69,86 @@ impl Code {
     }
 }
 
-/// A refusal.
+/// What the Quilt surface says of a problem.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Problem {
+pub(crate) struct Envelope {
     /// Which of the contract's codes.
     pub(crate) code: Code,
     /// One sentence for the caller.
     pub(crate) message: String,
-    details: Option<Value>,
-    retry_after: Option<u64>,
-    hint: Option<String>,
-    allow: Option<&'static str>,
+    /// An object, or null.
+    pub(crate) details: Value,
+    /// Seconds.
+    pub(crate) retry_after: Option<u64>,
+    /// What to do about it.
+    pub(crate) hint: Option<String>,
+    /// The methods of the route, for a 405.
+    pub(crate) allow: Option<&'static str>,
 }
 
-impl Problem {
-    /// A problem with nothing but its sentence.
+impl Envelope {
+    /// An envelope with nothing but its sentence.
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), details: None, retry_after: None, hint: None, allow: None }
-    }
-
-    /// The one answer for every missing, unknown, expired, revoked or used-up credential.
-    #[must_use]
-    pub(crate) fn unauthorized() -> Self {
-        Self::new(Code::Unauthorized, "a valid credential is required")
-            .hint("send the credential this route asks for; it may be unknown, expired, revoked or used up")
+        Self { code, message: message.into(), details: Value::Null, retry_after: None, hint: None, allow: None }
     }
 
     /// The one answer for what is absent, deleted or someone else's.
-    #[must_use]
     pub(crate) fn not_found(what: &str) -> Self {
         Self::new(Code::NotFound, format!("{what} not found"))
     }
 
-    /// A value that is out of range.
-    pub(crate) fn invalid(field: &str, message: impl Into<String>, expected: &[&str], received: Value) -> Self {
-        let mut details = json!({"field": field, "expected": expected});
-        details["received"] = received;
-        Self { details: Some(details), ..Self::new(Code::ValidationFailed, message) }
-    }
-
-    /// A name in use.
-    #[must_use]
-    pub(crate) fn name_taken(what: &str, name: &str, hint: &str) -> Self {
-        let details = json!({"field": "name", "expected": ["an unused name"], "received": name});
-        let message = format!("{what} name '{name}' is already in use");
-        Self { details: Some(details), ..Self::new(Code::NameTaken, message) }.hint(hint)
-    }
-
-    /// The path is served with other methods.
-    #[must_use]
-    pub(crate) fn method_not_allowed(method: &str, allow: &'static str) -> Self {
-        let details = json!({"field": "method", "expected": allow.split(", ").collect::<Vec<_>>(), "received": method});
+    /// What is said of a Status that the object layer gave.
+    pub(crate) fn of(status: &Status) -> Self {
+        let cause = status.details.as_ref().and_then(|details| details.causes.first());
+        let code = match status.reason {
+            // What the object layer forbids, a client of these routes asked for by a value.
+            Some(Reason::Invalid | Reason::Forbidden) => Code::ValidationFailed,
+            Some(Reason::Unauthorized) => Code::Unauthorized,
+            Some(Reason::NotFound | Reason::Gone | Reason::Expired) => Code::NotFound,
+            Some(Reason::MethodNotAllowed) => Code::MethodNotAllowed,
+            Some(Reason::AlreadyExists) => Code::NameTaken,
+            Some(Reason::RequestEntityTooLarge) => Code::PayloadTooLarge,
+            Some(Reason::TooManyRequests | Reason::Conflict) => Code::RateLimited,
+            Some(Reason::ServiceUnavailable | Reason::Timeout | Reason::ServerTimeout) => Code::NoLeader,
+            Some(Reason::InternalError) | None => Code::Internal,
+            Some(Reason::BadRequest | Reason::NotAcceptable | Reason::UnsupportedMediaType) => Code::BadRequest,
+        };
+        if code == Code::Internal {
+            // A defect of ours: logged with its cause, told without it.
+            tracing::error!(cause = %status, "a Quilt route failed inside");
+            return Self::new(code, "internal error; the server's log has the cause under this request id");
+        }
+        let message = match &status.details {
+            Some(details) if status.reason == Some(Reason::Invalid) && !details.causes.is_empty() => {
+                details.causes.iter().map(sentence).collect::<Vec<_>>().join("; ")
+            }
+            _ => status.message.clone(),
+        };
+        let retries = matches!(code, Code::NoLeader | Code::RateLimited);
         Self {
-            details: Some(details),
-            allow: Some(allow),
-            ..Self::new(Code::MethodNotAllowed, format!("{method} is not allowed here; allowed: {allow}"))
+            details: cause.map_or(Value::Null, details_of),
+            retry_after: retries.then(|| status.retry_after_seconds().map_or(1, u64::from)),
+            hint: retries.then(|| "send the request again".to_owned()),
+            ..Self::new(code, message)
         }
     }
 
-    /// A defect of ours: logged with its cause, told without it.
-    pub(crate) fn internal(cause: impl std::fmt::Display) -> Self {
-        tracing::error!(%cause, "a Quilt route failed inside");
-        Self::new(Code::Internal, "internal error; the server's log has the cause under this request id")
-    }
-
-    /// No leader within the deadline: nothing was applied.
-    #[must_use]
-    pub(crate) fn no_leader() -> Self {
-        Self { retry_after: Some(1), ..Self::new(Code::NoLeader, "no leader answered in time; nothing was changed") }
-            .hint("send the request again")
-    }
-
-    /// More bytes than the limit of `what`.
-    #[must_use]
-    pub(crate) fn too_large(what: &str, field: &str, bytes_max: usize, received: Value) -> Self {
-        let mut details = json!({"field": field, "expected": [format!("at most {bytes_max} bytes")]});
-        details["received"] = received;
-        Self::new(Code::PayloadTooLarge, format!("{what} is larger than {bytes_max} bytes")).details(details)
-    }
-
-    /// Adds `details`.
-    #[must_use]
-    pub(crate) fn details(mut self, details: Value) -> Self {
-        self.details = Some(details);
-        self
-    }
-
-    /// Adds a hint.
-    #[must_use]
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-
-    /// Whether the refusal was judged on state, so that it must be judged again on a linearizable view first.
-    #[must_use]
-    pub(crate) const fn rests_on_state(&self) -> bool {
-        !matches!(self.code, Code::Internal | Code::NoLeader | Code::RateLimited)
+    /// The Status of the same meaning, for whoever knows nothing else.
+    pub(crate) fn status(&self) -> Status {
+        let reason = match self.code {
+            Code::BadRequest => Reason::BadRequest,
+            Code::ValidationFailed | Code::UnprocessableEntity => Reason::Invalid,
+            Code::Unauthorized => Reason::Unauthorized,
+            Code::NotFound => Reason::NotFound,
+            Code::MethodNotAllowed => Reason::MethodNotAllowed,
+            Code::NameTaken => Reason::AlreadyExists,
+            Code::PodCidrExhausted | Code::ManagedByKubernetes | Code::BuiltIn => Reason::Conflict,
+            Code::PayloadTooLarge => Reason::RequestEntityTooLarge,
+            Code::RateLimited => Reason::TooManyRequests,
+            Code::Internal => Reason::InternalError,
+            Code::NoLeader => Reason::ServiceUnavailable,
+        };
+        Status::new(reason, self.message.clone())
     }
 
     /// The answer.
@@ -182,49 +173,53 @@ impl Problem {
     }
 }
 
-impl From<ReadError> for Problem {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::NoLeader | ReadError::Stopped | ReadError::Ahead { .. } => Self::no_leader(),
-            ReadError::Dropped => Self::not_found("cluster"),
-            other => Self::internal(format!("{other:?}")),
+/// The field a cause is about. Quilt's bodies are the object's `spec`, so that is left out.
+fn field_of(cause: &Cause) -> &str {
+    cause.field.strip_prefix("spec.").unwrap_or(&cause.field)
+}
+
+/// A cause as a sentence.
+fn sentence(cause: &Cause) -> String {
+    if cause.field.is_empty() { cause.message.clone() } else { format!("{}: {}", field_of(cause), cause.message) }
+}
+
+/// A cause as `details`. They name a field of the body, not a place inside it.
+fn details_of(cause: &Cause) -> Value {
+    let path = field_of(cause);
+    let field = path.split_once('[').map_or(path, |(field, _index)| field);
+    if field.is_empty() { Value::Null } else { json!({"field": field, "expected": [cause.message]}) }
+}
+
+#[cfg(test)]
+mod tests {
+    use quilt_objects::registry::registry;
+    use quilt_objects::validate::{FieldError, Path};
+
+    use super::*;
+    use crate::problem::Problem;
+
+    /// What the object layer refuses, Quilt tells by its own codes, naming the field; a defect's cause stays inside.
+    #[test]
+    fn statuses_become_envelopes() {
+        let kind = registry().resource("quilt.sh", "v1", "workloads").expect("served");
+        let replicas = Path::new("spec.replicas");
+        let cases = [
+            (Problem::invalid(kind, "w", &[FieldError::required(&replicas, "")]), "VALIDATION_FAILED", "replicas"),
+            (Problem::invalid(kind, "w", &[FieldError::too_long(&replicas, 3)]), "VALIDATION_FAILED", "replicas"),
+            (Problem::forbidden(kind, "w", "no"), "VALIDATION_FAILED", ""),
+            (Problem::not_found(kind, "w"), "NOT_FOUND", ""),
+            (Problem::too_large("the object", 3), "PAYLOAD_TOO_LARGE", ""),
+            (Problem::unavailable("no leader"), "NO_LEADER", ""),
+            (Problem::conflict(kind, "w", "busy"), "RATE_LIMITED", ""),
+        ];
+        for (problem, code, field) in cases {
+            let envelope = problem.envelope();
+            assert_eq!(envelope.code.parts().1, code, "{problem}");
+            assert_eq!(envelope.details["field"].as_str().unwrap_or_default(), field, "{problem}");
+            assert_eq!(envelope.retry_after.is_some(), envelope.hint.is_some());
         }
-    }
-}
-
-/// Why a request has no ordinary answer.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Failure {
-    /// It is refused.
-    Refused(Box<Problem>),
-    /// A write's fate is unknown: the connection ends without a status, never with a wrong answer.
-    FateUnknown,
-}
-
-impl From<Problem> for Failure {
-    fn from(problem: Problem) -> Self {
-        Self::Refused(Box::new(problem))
-    }
-}
-
-impl From<ReadError> for Failure {
-    fn from(error: ReadError) -> Self {
-        Problem::from(error).into()
-    }
-}
-
-impl From<ProposeError> for Failure {
-    fn from(error: ProposeError) -> Self {
-        match error {
-            // A replica that goes away while the write is under way leaves nobody to find out what became of it.
-            ProposeError::Unknown | ProposeError::Stopped => Self::FateUnknown,
-            ProposeError::NotApplied | ProposeError::NotLeader => Problem::no_leader().into(),
-            ProposeError::Overloaded { limit } => Problem {
-                retry_after: Some(1),
-                ..Problem::new(Code::RateLimited, format!("this server has too much to do at the moment: {limit}"))
-            }
-            .into(),
-            ProposeError::Invalid(cause) => Problem::internal(cause).into(),
-        }
+        let defect = Problem::internal("the secret cause").envelope();
+        assert_eq!(defect.code, Code::Internal);
+        assert!(!defect.message.contains("secret"));
     }
 }

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::envelope::{Code, Problem};
+use super::envelope::Code;
+use super::refuse;
+use crate::problem::Problem;
 
 /// A body under inspection.
 pub(crate) struct Fields<'a> {
@@ -133,7 +135,7 @@ impl<'a> Fields<'a> {
     ) -> Result<Option<T>, Problem> {
         let Some(text) = self.string(field) else { return Ok(None) };
         let value: Value = serde_json::from_str(&text).map_err(|error| {
-            Problem::new(Code::BadRequest, format!("{field} is not JSON: {error}"))
+            refuse::with(Code::BadRequest, format!("{field} is not JSON: {error}"))
                 .details(json!({"field": field, "expected": ["a string holding JSON"], "received": clip(&text)}))
         })?;
         if value.is_null() {
@@ -164,7 +166,7 @@ impl<'a> Fields<'a> {
         } else {
             format!("field '{}' must be of type {}, not {}", first.field, first.expected, first.received)
         };
-        Err(Problem::new(Code::UnprocessableEntity, message)
+        Err(refuse::with(Code::UnprocessableEntity, message)
             .details(json!({"field": first.field, "expected": expected, "received": first.received})))
     }
 }
@@ -198,7 +200,7 @@ pub(crate) fn in_range(field: &str, value: i64, min: i64, max: i64) -> Result<i6
         Ok(value)
     } else {
         let range = format!("an integer from {min} to {max}");
-        Err(Problem::invalid(field, format!("{field} must be {range}"), &[&range], json!(value)))
+        Err(refuse::invalid(field, format!("{field} must be {range}"), &[&range], json!(value)))
     }
 }
 
@@ -210,7 +212,7 @@ pub(crate) fn of_length(field: &str, value: &str, max: usize) -> Result<(), Prob
     let length = value.chars().count();
     if length == 0 || length > max || value.chars().any(char::is_control) {
         let range = format!("1 to {max} printable characters");
-        return Err(Problem::invalid(field, format!("{field} must have {range}"), &[&range], json!(clip(value))));
+        return Err(refuse::invalid(field, format!("{field} must have {range}"), &[&range], json!(clip(value))));
     }
     Ok(())
 }
@@ -236,8 +238,8 @@ mod tests {
         fields.string_map("labels");
         assert_eq!(fields.integer("ok"), Some(3));
         let problem = fields.finish().expect_err("faults");
-        assert_eq!(problem.code, Code::UnprocessableEntity);
-        let answer = problem.into_response("r");
+        assert_eq!(problem.envelope().code, Code::UnprocessableEntity);
+        let answer = problem.envelope().into_response("r");
         assert_eq!(answer.status(), 422);
     }
 
@@ -246,7 +248,10 @@ mod tests {
     fn json_in_strings() {
         let body = body(json!({"bad": "{", "shape": "[1]", "good": "{\"a\":\"b\"}", "none": "null"}));
         let mut fields = Fields::of(&body);
-        assert_eq!(fields.json_text("bad", "object", string_map).expect_err("not JSON").code, Code::BadRequest);
+        assert_eq!(
+            fields.json_text("bad", "object", string_map).expect_err("not JSON").envelope().code,
+            Code::BadRequest
+        );
         assert!(fields.json_text("good", "object", string_map).expect("JSON").is_some());
         assert!(fields.json_text("none", "object", string_map).expect("JSON").is_none());
         assert!(fields.json_text("shape", "object", string_map).expect("JSON").is_none());

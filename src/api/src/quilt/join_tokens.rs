@@ -1,19 +1,21 @@
 //! `/api/clusters/{c}/join-tokens`: tokens by which agents join.
 
-use quilt_proto::{Compare, Txn};
+use quilt_proto::Compare;
 use serde_json::{Map, Value, json};
 
-use super::call::{Call, Step};
-use super::envelope::{Failure, Problem};
+use super::call::Call;
 use super::fields::{Fields, in_range};
+use super::refuse;
 use super::reply::Reply;
 use crate::authn::secret::{Secret, SecretKind, fresh_id};
 use crate::authn::token::internal;
+use crate::commit::Plan;
+use crate::problem::Problem;
 use crate::store::put_record_for;
 
 const TTL_SECS: i64 = 600;
 
-pub(crate) async fn create(call: &Call<'_>, cluster: &str, body: &Map<String, Value>) -> Result<Reply, Failure> {
+pub(crate) async fn create(call: &Call<'_>, cluster: &str, body: &Map<String, Value>) -> Result<Reply, Problem> {
     call.judge(|view| call.tenant(view)).await?;
     let mut fields = Fields::of(body);
     let ttl_secs = fields.integer("ttl_secs").unwrap_or(TTL_SECS);
@@ -26,21 +28,21 @@ pub(crate) async fn create(call: &Call<'_>, cluster: &str, body: &Map<String, Va
             let ttl_ms = in_range("ttl_secs", ttl_secs, 60, 86_400)?.unsigned_abs() * 1000;
             in_range("max_uses", max_uses, 1, 1000)?;
             let key = internal(&entry.cluster.id, "jointokens", secret.digest().as_str())
-                .ok_or_else(|| Problem::internal("token key"))?;
+                .ok_or_else(|| refuse::internal("token key"))?;
             let mut compares = tenant.compares;
             compares.push(Compare::absent(&key));
-            let wall_ms = call.replica.wall_ms();
+            let wall_ms = call.replica().wall_ms();
             let record = json!({
                 "token_id": token_id, "max_uses": max_uses, "uses_left": max_uses,
-                "expires_at_ms": call.replica.cluster_time_ms() + ttl_ms, "created_at": wall_ms / 1000,
+                "expires_at_ms": call.replica().cluster_time_ms() + ttl_ms, "created_at": wall_ms / 1000,
             });
             let answer = json!({
                 "token_id": token_id, "cluster_id": entry.cluster.id, "join_token": secret.plain(),
                 "expires_at": (wall_ms + ttl_ms) / 1000, "max_uses": max_uses,
             });
             // The record also ends by itself, exactly when apply's own clock says so.
-            Ok(Step::Commit(Txn::new(compares, vec![put_record_for(&key, &record, ttl_ms)]), answer))
+            Ok(Plan::commit(compares, vec![put_record_for(&key, &record, ttl_ms)], answer))
         })
         .await?;
-    Ok(Reply::created(written.value))
+    Ok(Reply::created(written.answer))
 }

@@ -32,7 +32,7 @@ pub(crate) const GPU: &str = "quilt.sh/gpu";
 pub(crate) const PLACEMENT_ID: &str = "quilt.sh/placement-id";
 /// Pod: its index among the Pods of its workload.
 pub(crate) const REPLICA_INDEX: &str = "quilt.sh/replica-index";
-/// Pod: the word its agent reported, where the Pod status alone does not tell.
+/// Pod: type of the condition whose reason is the word its agent reported, where nothing else in the status tells.
 pub(crate) const PLACEMENT_STATE: &str = "quilt.sh/placement-state";
 /// Pod and slot: why it was moved here.
 pub(crate) const MESSAGE: &str = "quilt.sh/message";

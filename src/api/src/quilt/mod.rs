@@ -17,10 +17,12 @@ mod marks;
 mod naming;
 mod node_report;
 mod nodes;
+mod objects;
 mod path;
 mod placements;
 mod projection;
 mod reconcile;
+mod refuse;
 mod release;
 mod reply;
 #[cfg(test)]
@@ -38,7 +40,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures::FutureExt;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use quilt_proto::{ClusterId, Op, Txn};
 use quilt_raft::Replica;
@@ -56,10 +58,11 @@ use crate::authn::Presented;
 use crate::authn::credential::tenant_range;
 use crate::authn::token::{self, JOIN_TOKEN_HEADER, NODE_TOKEN_HEADER};
 use crate::context::Api;
-use crate::problem::Abandon;
+use crate::problem::{Abandon, Problem};
 
 pub(crate) use self::cidr::Ipv4Block;
-pub(crate) use self::envelope::{Failure, Problem};
+pub(crate) use self::envelope::Envelope;
+pub(crate) use self::marks::{DRAINING, UPDATED_AT};
 pub use self::path::is_quilt;
 pub use self::release::release;
 
@@ -106,11 +109,11 @@ impl Quilt {
         let stale = parts.uri.query().is_some_and(|query| query_value(query, "consistency") == Some("stale"));
         let mut response = match self.answer(&parts, body).await {
             Ok(reply) => reply.into_response(),
-            Err(Failure::Refused(problem)) => problem.into_response(&request_id),
-            Err(Failure::FateUnknown) => {
-                let mut response = Response::new(Body::empty());
-                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-                response.extensions_mut().insert(Abandon);
+            Err(problem) => {
+                let mut response = problem.envelope().into_response(&request_id);
+                if !problem.is_answerable() {
+                    response.extensions_mut().insert(Abandon);
+                }
                 response
             }
         };
@@ -124,18 +127,18 @@ impl Quilt {
         response
     }
 
-    async fn answer(&self, parts: &Parts, body: Body) -> Result<Reply, Failure> {
-        let Some(route) = Route::of(parts.uri.path()) else { return Err(Problem::not_found("route").into()) };
+    async fn answer(&self, parts: &Parts, body: Body) -> Result<Reply, Problem> {
+        let Some(route) = Route::of(parts.uri.path()) else { return Err(refuse::not_found("route")) };
         // HEAD is GET whose body the transport leaves out.
         let method = if parts.method == Method::HEAD { &Method::GET } else { &parts.method };
         if !route.allows(method) {
-            return Err(Problem::method_not_allowed(clip(method.as_str()).as_str(), route.allow()).into());
+            return Err(refuse::method_not_allowed(clip(method.as_str()).as_str(), route.allow()));
         }
         if route == Route::Health {
             return Ok(Reply::ok(json!({"status": "ok"})));
         }
         let mut call = Call {
-            replica: &self.api.replica,
+            api: &self.api,
             headers: &parts.headers,
             deadline: Instant::now() + self.api.options.deadline,
             stale: false,
@@ -149,7 +152,7 @@ impl Quilt {
                 judge_credential(&call, &route).await?;
                 let expected = ["stale, on reads"];
                 let message = "consistency must be 'stale', and only on reads";
-                return Err(Problem::invalid("consistency", message, &expected, json!(clip(other))).into());
+                return Err(refuse::invalid("consistency", message, &expected, json!(clip(other))));
             }
         };
         if *method == Method::GET {
@@ -163,13 +166,13 @@ impl Quilt {
             Err(problem) => {
                 // A bad body is told only to those who may send one.
                 judge_credential(&call, &route).await?;
-                return Err(problem.into());
+                return Err(problem);
             }
         };
         self.execute(&call, route, &body).await
     }
 
-    async fn read(&self, call: &Call<'_>, route: Route<'_>, query: &str) -> Result<Reply, Failure> {
+    async fn read(&self, call: &Call<'_>, route: Route<'_>, query: &str) -> Result<Reply, Problem> {
         match route {
             Route::Clusters => clusters::list(call).await,
             Route::Cluster { cluster } => clusters::get(call, cluster).await,
@@ -189,29 +192,29 @@ impl Quilt {
                     Ok(wait_secs) => wait_secs,
                     Err(problem) => {
                         judge_credential(call, &route).await?;
-                        return Err(problem.into());
+                        return Err(problem);
                     }
                 };
                 agent::placements::list(call, &self.api.options.root_key, cluster, node, wait_secs).await
             }
-            _ => Err(Problem::not_found("route").into()),
+            _ => Err(refuse::not_found("route")),
         }
     }
 
-    async fn delete(&self, call: &Call<'_>, route: Route<'_>) -> Result<Reply, Failure> {
+    async fn delete(&self, call: &Call<'_>, route: Route<'_>) -> Result<Reply, Problem> {
         match route {
             Route::Cluster { cluster } => clusters::delete(self, call, cluster).await,
             Route::Node { cluster, node } => nodes::delete(call, cluster, node).await,
             Route::Workload { cluster, workload } => workloads::delete(call, cluster, workload).await,
             Route::Tenant { tenant } => admin::tenants::delete(self, call, tenant).await,
             Route::TenantKey { tenant, key } => admin::keys::revoke(call, tenant, key).await,
-            _ => Err(Problem::not_found("route").into()),
+            _ => Err(refuse::not_found("route")),
         }
     }
 
     /// The one place where POST, PUT and PATCH are carried out, and so where a request's repetition by its
     /// idempotency key is to be noticed.
-    async fn execute(&self, call: &Call<'_>, route: Route<'_>, body: &Map<String, Value>) -> Result<Reply, Failure> {
+    async fn execute(&self, call: &Call<'_>, route: Route<'_>, body: &Map<String, Value>) -> Result<Reply, Problem> {
         match route {
             Route::Clusters => clusters::create(self, call, body).await,
             Route::Reconcile { cluster } => reconcile::run(call, cluster).await,
@@ -233,7 +236,7 @@ impl Quilt {
             Route::Tenant { tenant } => admin::tenants::set(call, tenant, body).await,
             Route::TenantKeys { tenant } => admin::keys::create(call, tenant).await,
             Route::AdminCluster { cluster } => clusters::set(call, cluster, body).await,
-            _ => Err(Problem::not_found("route").into()),
+            _ => Err(refuse::not_found("route")),
         }
     }
 
@@ -309,7 +312,7 @@ fn presents(route: &Route<'_>, headers: &HeaderMap) -> bool {
 }
 
 /// Judges the credential alone, for answers that are given before the handler could.
-async fn judge_credential(call: &Call<'_>, route: &Route<'_>) -> Result<(), Failure> {
+async fn judge_credential(call: &Call<'_>, route: &Route<'_>) -> Result<(), Problem> {
     call.judge(|view| match *route {
         Route::Health => Ok(()),
         Route::Register { cluster } => call.joining(view, cluster).map(|_| ()),
@@ -329,9 +332,9 @@ async fn read_object(body: Body) -> Result<Map<String, Value>, Problem> {
     let bytes = match Limited::new(body, BODY_BYTES_MAX).collect().await {
         Ok(collected) => collected.to_bytes(),
         Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
-            return Err(Problem::too_large("the body", "body", BODY_BYTES_MAX, Value::Null));
+            return Err(refuse::too_large("the body", "body", BODY_BYTES_MAX, Value::Null));
         }
-        Err(error) => return Err(Problem::new(Code::BadRequest, format!("the body was not received: {error}"))),
+        Err(error) => return Err(refuse::with(Code::BadRequest, format!("the body was not received: {error}"))),
     };
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(Map::new());
@@ -341,9 +344,9 @@ async fn read_object(body: Body) -> Result<Map<String, Value>, Problem> {
         Ok(Value::Object(object)) => Ok(object),
         Ok(Value::Null) => Ok(Map::new()),
         Ok(other) => {
-            Err(Problem::new(Code::BadRequest, "the body is not a JSON object").details(details(type_name(&other))))
+            Err(refuse::with(Code::BadRequest, "the body is not a JSON object").details(details(type_name(&other))))
         }
-        Err(error) => Err(Problem::new(Code::BadRequest, format!("the body is not JSON: {error}"))
+        Err(error) => Err(refuse::with(Code::BadRequest, format!("the body is not JSON: {error}"))
             .details(details("text that is not JSON"))),
     }
 }
@@ -361,8 +364,8 @@ fn wait_secs(query: &str) -> Result<u64, Problem> {
     let range = format!("an integer from 0 to {}", agent::placements::WAIT_SECS_MAX);
     match text.parse::<i64>() {
         Ok(secs) if (0..=agent::placements::WAIT_SECS_MAX as i64).contains(&secs) => Ok(secs.unsigned_abs()),
-        Ok(secs) => Err(Problem::invalid("wait_secs", format!("wait_secs must be {range}"), &[&range], json!(secs))),
-        Err(_) => Err(Problem::new(Code::UnprocessableEntity, format!("wait_secs must be {range}"))
+        Ok(secs) => Err(refuse::invalid("wait_secs", format!("wait_secs must be {range}"), &[&range], json!(secs))),
+        Err(_) => Err(refuse::with(Code::UnprocessableEntity, format!("wait_secs must be {range}"))
             .details(json!({"field": "wait_secs", "expected": [range], "received": clip(text)}))),
     }
 }

@@ -7,14 +7,17 @@ use std::net::IpAddr;
 use quilt_objects::{names, quantity};
 use serde_json::{Map, Value, json};
 
-use super::envelope::Problem;
 use super::fields::{Fields, clip, in_range, string_map, type_name};
 use super::marks;
+use super::refuse;
 use super::view::node as view;
+use crate::problem::Problem;
 use crate::store::{object, text};
 
 /// Most bytes of one fact kept as an annotation; all of them together stay below Kubernetes' 256 KiB.
 const FACT_BYTES_MAX: usize = 48 << 10;
+/// Most bytes of an agent's version.
+const VERSION_BYTES_MAX: usize = 1 << 10;
 
 /// The facts of one report; `None` means "as before".
 #[derive(Debug, Default)]
@@ -70,7 +73,7 @@ impl NodeReport {
             {
                 let expected = ["an IP address"];
                 let message = format!("{field} must be an IP address");
-                return Err(Problem::invalid(field, message, &expected, json!(clip(address))));
+                return Err(refuse::invalid(field, message, &expected, json!(clip(address))));
             }
         }
         if let Some(port) = self.kubelet_port {
@@ -80,7 +83,7 @@ impl NodeReport {
             && !(digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()))
         {
             let message = "kubelet_cert_sha256 must be 64 hexadecimal digits";
-            return Err(Problem::invalid(
+            return Err(refuse::invalid(
                 "kubelet_cert_sha256",
                 message,
                 &["64 hexadecimal digits"],
@@ -92,7 +95,7 @@ impl NodeReport {
         for (name, amount) in self.capacity.iter().flatten() {
             if !["cpu", "memory", "ephemeral-storage", "pods"].contains(&name.as_str()) {
                 let expected = ["cpu", "memory", "ephemeral-storage", "pods"];
-                return Err(Problem::invalid(
+                return Err(refuse::invalid(
                     "capacity",
                     format!("capacity.{} is not a known resource", clip(name)),
                     &expected,
@@ -102,20 +105,22 @@ impl NodeReport {
             if amount.starts_with('-') || quantity::Quantity::from_value(&json!(amount)).is_err() {
                 let field = format!("capacity.{name}");
                 let message = format!("{field} must be a quantity such as 4 or 16Gi");
-                return Err(Problem::invalid(&field, message, &["a quantity"], json!(clip(amount))));
+                return Err(refuse::invalid(&field, message, &["a quantity"], json!(clip(amount))));
             }
         }
-        for (field, bytes) in [
-            ("agent_version", self.agent_version.as_ref().map_or(0, String::len)),
+        let version_bytes = self.agent_version.as_ref().map_or(0, String::len);
+        let facts = [
             ("labels", self.labels.as_ref().map_or(0, |labels| json!(labels).to_string().len())),
             ("taints_json", self.taints.as_ref().map_or(0, |taints| json!(taints).to_string().len())),
             ("gpu_devices", self.gpu_devices.as_ref().map_or(0, |devices| json!(devices).to_string().len())),
             ("gpu_runtime", self.gpu_runtime.as_ref().map_or(0, |runtime| runtime.to_string().len())),
             ("vmm_runtime", self.vmm_runtime.as_ref().map_or(0, |runtime| runtime.to_string().len())),
-        ] {
-            if bytes > FACT_BYTES_MAX {
-                let range = format!("at most {FACT_BYTES_MAX} bytes");
-                return Err(Problem::invalid(field, format!("{field} must have {range}"), &[&range], json!(bytes)));
+        ];
+        let facts = facts.map(|(field, bytes)| (field, bytes, FACT_BYTES_MAX));
+        for (field, bytes, most) in facts.into_iter().chain([("agent_version", version_bytes, VERSION_BYTES_MAX)]) {
+            if bytes > most {
+                let range = format!("at most {most} bytes");
+                return Err(refuse::invalid(field, format!("{field} must have {range}"), &[&range], json!(bytes)));
             }
         }
         Ok(())
@@ -127,15 +132,15 @@ impl NodeReport {
             let (key, value, effect) = (text(taint, "/key"), text(taint, "/value"), text(taint, "/effect"));
             if !EFFECTS.contains(&effect) {
                 let message = format!("taint effect must be one of {}", EFFECTS.join(", "));
-                return Err(Problem::invalid("taints_json", message, &EFFECTS, json!(clip(effect))));
+                return Err(refuse::invalid("taints_json", message, &EFFECTS, json!(clip(effect))));
             }
             if !names::qualified_name(key).is_empty() || key.starts_with("quilt.sh/") {
                 let message = "taint key must be a Kubernetes label name outside quilt.sh/";
-                return Err(Problem::invalid("taints_json", message, &["a label name"], json!(clip(key))));
+                return Err(refuse::invalid("taints_json", message, &["a label name"], json!(clip(key))));
             }
             if !names::label_value(value).is_empty() {
                 let message = "taint value must be a Kubernetes label value";
-                return Err(Problem::invalid("taints_json", message, &["a label value"], json!(clip(value))));
+                return Err(refuse::invalid("taints_json", message, &["a label value"], json!(clip(value))));
             }
         }
         Ok(())
@@ -148,7 +153,7 @@ impl NodeReport {
             if id.is_empty() || !seen.insert(id) {
                 let message =
                     if id.is_empty() { "gpu_devices: id must not be empty" } else { "gpu_devices: id is repeated" };
-                return Err(Problem::invalid("gpu_devices", message, &["distinct ids"], json!(clip(id))));
+                return Err(refuse::invalid("gpu_devices", message, &["distinct ids"], json!(clip(id))));
             }
         }
         Ok(())
@@ -336,7 +341,7 @@ impl ReportedState {
             "draining" => Ok(Self::Draining),
             other => {
                 let expected = ["registered", "ready", "not_ready", "draining"];
-                let problem = Problem::invalid(
+                let problem = refuse::invalid(
                     "state",
                     format!("state must be one of {}", expected.join(", ")),
                     &expected,

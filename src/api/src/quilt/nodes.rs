@@ -2,22 +2,26 @@
 
 use std::collections::BTreeMap;
 
-use quilt_proto::{Op, Txn};
 use quilt_raft::View;
 use serde_json::{Value, json};
 
 use super::beats::last_heartbeats;
-use super::call::{Call, Step};
-use super::envelope::{Failure, Problem};
+use super::call::Call;
 use super::node_report::drain as mark_draining;
-use super::release::release;
+use super::objects::Target;
+use super::refuse;
 use super::reply::Reply;
 use super::view::node as view_of;
+use crate::access::Admitted;
+use crate::admission::Part;
+use crate::commit::Plan;
+use crate::problem::Problem;
 use crate::store::{NODES, Stored, rfc3339, unix_seconds};
+use crate::verbs::delete::DeleteOptions;
 
 /// The node `id` of `cluster`.
 fn find(view: &View, cluster: &str, id: &str) -> Result<Stored, Problem> {
-    NODES.by_uid(view, cluster, id)?.filter(is_live).ok_or_else(|| Problem::not_found("node"))
+    NODES.by_uid(view, cluster, id)?.filter(is_live).ok_or_else(|| refuse::not_found("node"))
 }
 
 /// A kubelet's node that is being deleted is not read any more.
@@ -34,7 +38,7 @@ async fn heartbeats(call: &Call<'_>, cluster: &str, nodes: &[Stored]) -> BTreeMa
     let mut last: BTreeMap<String, u64> = replicated.collect();
     if !call.stale {
         let names: Vec<String> = nodes.iter().map(|node| node.name().to_owned()).collect();
-        if let Ok(heard) = last_heartbeats(call.replica, cluster, &names, call.remaining()).await {
+        if let Ok(heard) = last_heartbeats(call.replica(), cluster, &names, call.remaining()).await {
             for (node, at) in heard {
                 let best = last.entry(node).or_default();
                 *best = (*best).max(at);
@@ -44,7 +48,7 @@ async fn heartbeats(call: &Call<'_>, cluster: &str, nodes: &[Stored]) -> BTreeMa
     last
 }
 
-pub(crate) async fn list(call: &Call<'_>, cluster: &str) -> Result<Reply, Failure> {
+pub(crate) async fn list(call: &Call<'_>, cluster: &str) -> Result<Reply, Problem> {
     let mut nodes = call
         .read(|view| {
             let (_, entry) = call.tenant_cluster(view, cluster)?;
@@ -59,7 +63,7 @@ pub(crate) async fn list(call: &Call<'_>, cluster: &str) -> Result<Reply, Failur
     Ok(Reply::ok(json!({"nodes": shown})))
 }
 
-pub(crate) async fn get(call: &Call<'_>, cluster: &str, id: &str) -> Result<Reply, Failure> {
+pub(crate) async fn get(call: &Call<'_>, cluster: &str, id: &str) -> Result<Reply, Problem> {
     let (entry, node) = call
         .read(|view| {
             let (_, entry) = call.tenant_cluster(view, cluster)?;
@@ -74,38 +78,32 @@ pub(crate) async fn get(call: &Call<'_>, cluster: &str, id: &str) -> Result<Repl
     })))
 }
 
-/// The transaction that removes `node` with its token, name and subnet.
-pub(crate) fn removal(view: &View, cluster: &str, node: &Stored) -> Result<Txn, Problem> {
-    let (mut compares, mut ops) = release(view, cluster, &node.value)?;
-    compares.push(node.unchanged());
-    ops.push(Op::delete(&node.key));
-    Ok(Txn::new(compares, ops))
-}
-
-pub(crate) async fn delete(call: &Call<'_>, cluster: &str, id: &str) -> Result<Reply, Failure> {
+pub(crate) async fn delete(call: &Call<'_>, cluster: &str, id: &str) -> Result<Reply, Problem> {
     call.write(|view| {
         let (tenant, entry) = call.tenant_cluster(view, cluster)?;
         let node = find(view, &entry.cluster.id, id)?;
-        let mut txn = removal(view, &entry.cluster.id, &node)?;
-        txn.compares.extend(tenant.compares);
-        Ok(Step::Commit(txn, ()))
+        removal(call, view, tenant.admitted(entry), &node)
     })
     .await?;
     Ok(Reply::success())
 }
 
-pub(crate) async fn drain(call: &Call<'_>, cluster: &str, id: &str) -> Result<Reply, Failure> {
-    let now = rfc3339(call.replica.wall_ms());
+/// The removal of `node` with its token, name and subnet, by whoever was admitted.
+pub(crate) fn removal(call: &Call<'_>, view: &View, admitted: Admitted, node: &Stored) -> Result<Plan<()>, Problem> {
+    Target::new(call, admitted, NODES.kind(), "", node.name()).delete(view, &DeleteOptions::background(node.uid()))
+}
+
+pub(crate) async fn drain(call: &Call<'_>, cluster: &str, id: &str) -> Result<Reply, Problem> {
+    let now = rfc3339(call.replica().wall_ms());
     call.write(|view| {
         let (tenant, entry) = call.tenant_cluster(view, cluster)?;
-        let mut node = find(view, &entry.cluster.id, id)?;
-        if view_of::is_draining(&node.value) {
-            return Ok(Step::Done(()));
-        }
-        mark_draining(&mut node.value, &now);
-        let mut compares = tenant.compares;
-        compares.push(node.unchanged());
-        Ok(Step::Commit(Txn::new(compares, vec![node.put()]), ()))
+        let node = find(view, &entry.cluster.id, id)?;
+        let target = Target::new(call, tenant.admitted(entry), NODES.kind(), "", node.name());
+        let drained = |node: &mut Value| {
+            mark_draining(node, &now);
+            Ok(())
+        };
+        Ok(target.update(view, Part::Main, drained)?.map(drop))
     })
     .await?;
     Ok(Reply::success())

@@ -3,11 +3,11 @@
 use serde_json::json;
 
 use super::call::Call;
-use super::envelope::Failure;
 use super::projection::Projection;
 use super::reply::Reply;
+use crate::problem::Problem;
 
-pub(crate) async fn list(call: &Call<'_>, cluster: &str) -> Result<Reply, Failure> {
+pub(crate) async fn list(call: &Call<'_>, cluster: &str) -> Result<Reply, Problem> {
     call.read(|view| {
         let (_, entry) = call.tenant_cluster(view, cluster)?;
         let placements = Projection::of(view, &entry.cluster.id)?.placements(cluster);

@@ -4,18 +4,19 @@ use quilt_raft::AskError;
 use serde_json::json;
 
 use super::call::Call;
-use super::envelope::{Failure, Problem};
+use super::refuse;
 use super::reply::Reply;
+use crate::problem::Problem;
 
 /// The leader's service.
 const SERVICE: &str = "reconcile";
 
-pub(crate) async fn run(call: &Call<'_>, cluster: &str) -> Result<Reply, Failure> {
+pub(crate) async fn run(call: &Call<'_>, cluster: &str) -> Result<Reply, Problem> {
     call.read(|view| call.tenant_cluster(view, cluster).map(|_| ())).await?;
     let request = json!({"cluster": cluster}).to_string();
-    match call.replica.ask_leader(SERVICE, request.into(), call.remaining()).await {
+    match call.replica().ask_leader(SERVICE, request.into(), call.remaining()).await {
         Ok(_) => Ok(Reply::success()),
-        Err(AskError::NoLeader | AskError::Stopped) => Err(Problem::no_leader().into()),
-        Err(other) => Err(Problem::internal(other).into()),
+        Err(AskError::NoLeader | AskError::Stopped) => Err(refuse::no_leader()),
+        Err(other) => Err(refuse::internal(other)),
     }
 }

@@ -1,27 +1,18 @@
 //! [`WorkloadSpec`]: a workload's spec as sent, checked field by field. Unknown fields are kept. Must not know routes
 //! or how workloads are stored.
 
-use std::collections::BTreeSet;
-
 use serde_json::{Map, Value, json};
 
-use super::envelope::Problem;
-use super::fields::{Fields, clip, in_range, of_length};
-
-/// Largest spec: what a stored object may hold, less room for metadata and status.
-const SPEC_BYTES_MAX: usize = 1 << 20;
+use super::fields::Fields;
+use crate::admission;
+use crate::problem::Problem;
+use crate::store::WORKLOADS;
 
 /// A spec of the right shape.
 #[derive(Debug)]
 pub(crate) struct WorkloadSpec {
     spec: Map<String, Value>,
     name: String,
-    replicas: i64,
-    command: Vec<String>,
-    memory_limit_mb: Option<i64>,
-    cpu_limit_percent: Option<f64>,
-    gpu_count: Option<i64>,
-    gpu_ids: Option<Vec<String>>,
 }
 
 impl WorkloadSpec {
@@ -39,13 +30,13 @@ impl WorkloadSpec {
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .collect(),
             name: fields.required_string("name"),
-            replicas: fields.required_integer("replicas"),
-            command: fields.required_strings("command"),
-            memory_limit_mb: fields.integer("memory_limit_mb"),
-            cpu_limit_percent: fields.number("cpu_limit_percent"),
-            gpu_count: fields.integer("gpu_count"),
-            gpu_ids: fields.strings("gpu_ids"),
         };
+        fields.required_integer("replicas");
+        fields.required_strings("command");
+        fields.integer("memory_limit_mb");
+        fields.number("cpu_limit_percent");
+        fields.integer("gpu_count");
+        fields.strings("gpu_ids");
         fields.string("image");
         fields.string_map("environment");
         fields.string_map("labels");
@@ -54,54 +45,13 @@ impl WorkloadSpec {
         Ok(spec)
     }
 
-    /// Checks ranges.
+    /// Checks ranges: by the rules of the kind, which are the same for everyone who writes one.
     ///
     /// # Errors
     /// 400 naming the field.
     pub(crate) fn check(&self) -> Result<(), Problem> {
-        of_length("name", &self.name, 253)?;
-        in_range("replicas", self.replicas, 1, 10_000)?;
-        if self.command.is_empty() {
-            let expected = ["at least one string"];
-            return Err(Problem::invalid("command", "command must not be empty", &expected, json!([])));
-        }
-        if let Some(megabytes) = self.memory_limit_mb {
-            in_range("memory_limit_mb", megabytes, 1, i64::from(i32::MAX))?;
-        }
-        if let Some(percent) = self.cpu_limit_percent
-            && (percent <= 0.0 || percent > 1e9)
-        {
-            let expected = ["a number above 0"];
-            return Err(Problem::invalid(
-                "cpu_limit_percent",
-                "cpu_limit_percent must be above 0",
-                &expected,
-                json!(percent),
-            ));
-        }
-        let count = in_range("gpu_count", self.gpu_count.unwrap_or(0), 0, 1024)?;
-        if let Some(ids) = &self.gpu_ids {
-            let distinct: BTreeSet<&String> = ids.iter().collect();
-            if i64::try_from(ids.len()) != Ok(count) || distinct.len() != ids.len() {
-                let expected = [format!("{count} distinct ids, as gpu_count says")];
-                let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
-                let message = "gpu_ids must hold exactly gpu_count ids, none repeated";
-                return Err(Problem::invalid("gpu_ids", message, &expected, json!(ids)));
-            }
-        }
-        for field in ["environment", "labels"] {
-            let map = self.spec.get(field).and_then(Value::as_object);
-            if let Some(bad) = map.and_then(|map| map.keys().find(|key| key.is_empty() || key.contains(['\0', '=']))) {
-                let message = format!("{field}: names must not be empty or hold '='");
-                return Err(Problem::invalid(field, message, &["non-empty names without '='"], json!(clip(bad))));
-            }
-        }
-        let bytes = Value::Object(self.spec.clone()).to_string().len();
-        if bytes > SPEC_BYTES_MAX {
-            let range = format!("at most {SPEC_BYTES_MAX} bytes");
-            return Err(Problem::invalid("spec", format!("the spec must have {range}"), &[&range], json!(bytes)));
-        }
-        Ok(())
+        let mut object = json!({"metadata": {"name": "checked", "namespace": "default"}, "spec": self.spec});
+        admission::create(WORKLOADS.kind(), &mut object)
     }
 
     /// Its name.
@@ -122,7 +72,7 @@ mod tests {
 
     fn code(body: &Value) -> Result<(), Code> {
         let body = body.as_object().expect("object");
-        WorkloadSpec::read(body).and_then(|spec| spec.check()).map_err(|problem| problem.code)
+        WorkloadSpec::read(body).and_then(|spec| spec.check()).map_err(|problem| problem.envelope().code)
     }
 
     /// The contract's table of bad `replicas` and GPU fields, and what is fine.

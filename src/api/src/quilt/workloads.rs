@@ -2,22 +2,26 @@
 
 use std::time::Duration;
 
-use quilt_objects::registry::registry;
-use quilt_proto::{Compare, Key, KeyPrefix, Op, Revision, Txn};
+use quilt_objects::kind::Kind;
+use quilt_proto::{Key, KeyPrefix, Revision};
 use quilt_raft::{Consistency, View};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::call::{Call, Step};
-use super::envelope::{Code, Failure, Problem};
-use super::marks;
+use super::call::Call;
+use super::envelope::Code;
 use super::naming::{is_object_name, slug};
+use super::objects::Target;
 use super::projection::{Projection, own_workload, slots};
+use super::refuse;
 use super::reply::Reply;
 use super::view::workload::Source;
 use super::workload_spec::WorkloadSpec;
+use crate::admission::Part;
 use crate::authn::secret::fresh_id;
-use crate::store::{PODS, Stored, WORKLOADS, object, rfc3339, text};
+use crate::problem::Problem;
+use crate::store::{PODS, Stored, WORKLOADS, kind_of, text};
+use crate::verbs::delete::DeleteOptions;
 
 /// Where Quilt's own workloads are made.
 const NAMESPACE: &str = "default";
@@ -26,7 +30,7 @@ const PLACED_WITHIN: Duration = Duration::from_secs(2);
 /// Between two looks, so that a burst of binds is one look.
 const SETTLE: Duration = Duration::from_millis(10);
 
-pub(crate) async fn list(call: &Call<'_>, cluster: &str) -> Result<Reply, Failure> {
+pub(crate) async fn list(call: &Call<'_>, cluster: &str) -> Result<Reply, Problem> {
     call.read(|view| {
         let (_, entry) = call.tenant_cluster(view, cluster)?;
         let workloads = Projection::of(view, &entry.cluster.id)?.workloads(cluster);
@@ -35,14 +39,14 @@ pub(crate) async fn list(call: &Call<'_>, cluster: &str) -> Result<Reply, Failur
     .await
 }
 
-pub(crate) async fn get(call: &Call<'_>, cluster: &str, id: &str) -> Result<Reply, Failure> {
+pub(crate) async fn get(call: &Call<'_>, cluster: &str, id: &str) -> Result<Reply, Problem> {
     call.read(|view| {
         let (_, entry) = call.tenant_cluster(view, cluster)?;
         let shown = match own(view, &entry.cluster.id, id)? {
             Some(workload) => Some(own_workload(view, cluster, workload)?),
             None => Projection::of(view, &entry.cluster.id)?.workload(cluster, id),
         };
-        shown.map(Reply::ok).ok_or_else(|| Problem::not_found("workload"))
+        shown.map(Reply::ok).ok_or_else(|| refuse::not_found("workload"))
     })
     .await
 }
@@ -52,47 +56,29 @@ fn own(view: &View, cluster: &str, id: &str) -> Result<Option<Stored>, Problem> 
     Ok(WORKLOADS.by_uid(view, cluster, id)?.filter(|workload| !workload.is_terminating()))
 }
 
-pub(crate) async fn create(call: &Call<'_>, cluster: &str, body: &Map<String, Value>) -> Result<Reply, Failure> {
+pub(crate) async fn create(call: &Call<'_>, cluster: &str, body: &Map<String, Value>) -> Result<Reply, Problem> {
     call.judge(|view| call.tenant(view)).await?;
     let spec = WorkloadSpec::read(body)?;
     let id = fresh_id();
-    let now_ms = call.replica.wall_ms();
     let written = call
         .write(|view| {
             let (tenant, entry) = call.tenant_cluster(view, cluster)?;
             spec.check()?;
-            let (name, key) = free_name(view, &entry.cluster.id, spec.name(), &id)?;
-            let value = json!({
-                "metadata": {
-                    "name": name, "namespace": NAMESPACE, "uid": id, "generation": 1,
-                    "creationTimestamp": rfc3339(now_ms),
-                    "annotations": {marks::UPDATED_AT: (now_ms / 1000).to_string()},
-                },
-                "spec": spec.document(),
-                "status": {"replicas": 0, "pending": 0, "assigned": 0, "running": 0, "failed": 0, "observed_generation": 0, "slots": []},
-            });
-            let mut compares = tenant.compares;
-            compares.push(Compare::absent(&key));
-            let ops = vec![crate::store::put(&key, &value)];
-            Ok(Step::Commit(Txn::new(compares, ops), key))
+            let name = free_name(view, &entry.cluster.id, spec.name(), &id)?;
+            let key = WORKLOADS.key(cluster, NAMESPACE, &name).ok_or_else(|| refuse::internal("workload key"))?;
+            let object = json!({"metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec.document()});
+            let target = Target::new(call, tenant.admitted(entry), WORKLOADS.kind(), NAMESPACE, &name);
+            Ok(target.create(view, object, &id)?.map(|_| key))
         })
         .await?;
-    let shown = until_placed(call, cluster, &id, &written.value, 1, written.revision).await?;
+    let shown = until_placed(call, cluster, &id, &written.answer, 1, written.last).await?;
     Ok(Reply::created(shown))
 }
 
 /// `spec.name` if it can be and is free, else a name made from it and the id.
-fn free_name(view: &View, cluster: &str, name: &str, id: &str) -> Result<(String, Key), Problem> {
-    let key_of = |name: &str| WORKLOADS.key(cluster, NAMESPACE, name).ok_or_else(|| Problem::internal("workload key"));
-    if is_object_name(name) {
-        let key = key_of(name)?;
-        if view.get(&key)?.is_none() {
-            return Ok((name.into(), key));
-        }
-    }
-    let name = slug(name, id);
-    let key = key_of(&name)?;
-    Ok((name, key))
+fn free_name(view: &View, cluster: &str, name: &str, id: &str) -> Result<String, Problem> {
+    let is_free = is_object_name(name) && WORKLOADS.get(view, cluster, NAMESPACE, name)?.is_none();
+    Ok(if is_free { name.into() } else { slug(name, id) })
 }
 
 pub(crate) async fn replace(
@@ -100,37 +86,31 @@ pub(crate) async fn replace(
     cluster: &str,
     id: &str,
     body: &Map<String, Value>,
-) -> Result<Reply, Failure> {
+) -> Result<Reply, Problem> {
     call.judge(|view| call.tenant(view)).await?;
     let spec = WorkloadSpec::read(body)?;
-    let now = call.replica.wall_ms() / 1000;
     let written = call
         .write(|view| {
             let (tenant, entry) = call.tenant_cluster(view, cluster)?;
-            let Some(mut workload) = own(view, &entry.cluster.id, id)? else {
+            spec.check()?;
+            let Some(workload) = own(view, &entry.cluster.id, id)? else {
                 return Err(match Projection::of(view, &entry.cluster.id)?.source(id) {
                     Some(source) => managed_by_kubernetes(source),
-                    None => Problem::not_found("workload"),
+                    None => refuse::not_found("workload"),
                 });
             };
-            spec.check()?;
-            let generation = workload.value["metadata"]["generation"].as_u64().unwrap_or(1);
-            if workload.value["spec"] == spec.document() {
-                return Ok(Step::Done((workload.key, generation)));
-            }
-            let unchanged = workload.unchanged();
-            workload.value["spec"] = spec.document();
-            workload.value["metadata"]["generation"] = json!(generation + 1);
-            object(&mut workload.value["metadata"], "annotations")
-                .insert(marks::UPDATED_AT.into(), json!(now.to_string()));
-            let mut compares = tenant.compares;
-            compares.push(unchanged);
-            let txn = Txn::new(compares, vec![workload.put()]);
-            Ok(Step::Commit(txn, (workload.key, generation + 1)))
+            let target =
+                Target::new(call, tenant.admitted(entry), WORKLOADS.kind(), workload.namespace(), workload.name());
+            let changed = |workload: &mut Value| {
+                workload["spec"] = spec.document();
+                Ok(())
+            };
+            let generation = |new: Value| new["metadata"]["generation"].as_u64().unwrap_or(1);
+            Ok(target.update(view, Part::Main, changed)?.map(|new| (workload.key, generation(new))))
         })
         .await?;
-    let (key, generation) = written.value;
-    Ok(Reply::ok(until_placed(call, cluster, id, &key, generation, written.revision).await?))
+    let (key, generation) = written.answer;
+    Ok(Reply::ok(until_placed(call, cluster, id, &key, generation, written.last).await?))
 }
 
 fn managed_by_kubernetes(source: &Source) -> Problem {
@@ -138,65 +118,49 @@ fn managed_by_kubernetes(source: &Source) -> Problem {
         Source::Own(_) => "Workload",
         Source::Projected { kind, .. } | Source::Foreign { kind, .. } => kind,
     };
-    Problem::new(Code::ManagedByKubernetes, format!("this workload is managed by a Kubernetes object of kind {kind}"))
+    refuse::with(Code::ManagedByKubernetes, format!("this workload is managed by a Kubernetes object of kind {kind}"))
         .hint("change the Kubernetes object instead")
 }
 
-pub(crate) async fn delete(call: &Call<'_>, cluster: &str, id: &str) -> Result<Reply, Failure> {
-    let now_ms = call.replica.wall_ms();
+pub(crate) async fn delete(call: &Call<'_>, cluster: &str, id: &str) -> Result<Reply, Problem> {
     call.write(|view| {
         let (tenant, entry) = call.tenant_cluster(view, cluster)?;
-        let cluster = &entry.cluster.id;
-        let target = match own(view, cluster, id)? {
-            Some(workload) => workload,
-            None => match Projection::of(view, cluster)?.source(id) {
-                None | Some(Source::Own(_)) => return Err(Problem::not_found("workload")),
-                Some(Source::Projected { object, .. }) => object.clone(),
-                Some(source @ Source::Foreign { api_version, kind, namespace, name, uid, .. }) => {
-                    let object = foreign(view, cluster, api_version, kind, namespace, name)?;
-                    object.filter(|object| object.uid() == uid).ok_or_else(|| managed_by_kubernetes(source))?
-                }
+        let (kind, object) = match own(view, &entry.cluster.id, id)? {
+            Some(workload) => (WORKLOADS.kind(), workload),
+            None => match Projection::of(view, &entry.cluster.id)?.source(id) {
+                None | Some(Source::Own(_)) => return Err(refuse::not_found("workload")),
+                Some(source) => behind(view, &entry.cluster.id, source)?,
             },
         };
-        let mut compares = tenant.compares;
-        compares.push(target.unchanged());
-        Ok(Step::Commit(Txn::new(compares, vec![ending(target, now_ms)]), ()))
+        let target = Target::new(call, tenant.admitted(entry), kind, object.namespace(), object.name());
+        target.delete(view, &DeleteOptions::background(object.uid()))
     })
     .await?;
     Ok(Reply::success())
 }
 
-/// The object behind an owner of a kind that is read by its name only.
-fn foreign(
-    view: &View,
-    cluster: &str,
-    api_version: &str,
-    kind: &str,
-    namespace: &str,
-    name: &str,
-) -> Result<Option<Stored>, Problem> {
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    let Some(kind) = registry().kind(group, version, kind) else { return Ok(None) };
-    let Ok(key) = Key::new(cluster, &kind.storage_group, &kind.plural, namespace, name) else { return Ok(None) };
-    Ok(view.get(&key)?.map(|record| Stored::parse(key, &record)).transpose()?)
-}
-
-/// Background deletion: gone at once, unless a finalizer or a node has still to act; then marked.
-fn ending(mut target: Stored, now_ms: u64) -> Op {
-    let is_pod = target.key.parts().resource == "pods" && target.key.parts().group.is_empty();
-    let runs = is_pod
-        && !target.text("/spec/nodeName").is_empty()
-        && !matches!(target.text("/status/phase"), "Succeeded" | "Failed");
-    let grace = target.value.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_u64).unwrap_or(30);
-    let grace = if runs { grace } else { 0 };
-    if !target.has_finalizers() && grace == 0 {
-        return Op::delete(&target.key);
-    }
-    if !target.is_terminating() {
-        target.value["metadata"]["deletionTimestamp"] = json!(rfc3339(now_ms + grace * 1000));
-        target.value["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
-    }
-    target.put()
+/// The Kubernetes object behind a projection, and its kind.
+fn behind(view: &View, cluster: &str, source: &Source) -> Result<(&'static Kind, Stored), Problem> {
+    let found = match source {
+        Source::Own(object) => Some((WORKLOADS.kind(), object.clone())),
+        Source::Projected { api_version, kind, object } => {
+            kind_of(api_version, kind).map(|kind| (kind, object.clone()))
+        }
+        Source::Foreign { api_version, kind, namespace, name, uid, .. } => {
+            let kind = kind_of(api_version, kind);
+            let key = kind.and_then(|kind| {
+                Key::new(cluster, &kind.storage_group, &kind.plural, namespace, name).ok().map(|key| (kind, key))
+            });
+            let record = key.map(|(kind, key)| view.get(&key).map(|record| (kind, key, record))).transpose()?;
+            match record {
+                Some((kind, key, Some(record))) => {
+                    Some((kind, Stored::parse(key, &record)?)).filter(|(_, object)| object.uid() == uid)
+                }
+                _ => None,
+            }
+        }
+    };
+    found.ok_or_else(|| managed_by_kubernetes(source))
 }
 
 /// The workload as shown once every slot of `generation` has a placement that is bound or known to be unschedulable
@@ -207,14 +171,14 @@ async fn until_placed(
     id: &str,
     key: &Key,
     generation: u64,
-    revision: Revision,
-) -> Result<Value, Failure> {
+    written: Option<Revision>,
+) -> Result<Value, Problem> {
     let until = call.deadline.min(Instant::now() + PLACED_WITHIN);
-    let seen = if revision == Revision::ZERO { Consistency::Stale } else { Consistency::AtLeast(revision) };
-    let mut view = call.replica.read(seen, call.remaining()).await?;
-    let pods = KeyPrefix::namespace(cluster, "", "pods", NAMESPACE).map_err(Problem::internal)?;
-    let mut workload_changes = call.replica.watch(KeyPrefix::exact(key), view.revision());
-    let mut pod_changes = call.replica.watch(pods, view.revision());
+    let seen = written.map_or(Consistency::Stale, Consistency::AtLeast);
+    let mut view = call.replica().read(seen, call.remaining()).await?;
+    let pods = KeyPrefix::namespace(cluster, "", "pods", NAMESPACE).map_err(refuse::internal)?;
+    let mut workload_changes = call.replica().watch(KeyPrefix::exact(key), view.revision());
+    let mut pod_changes = call.replica().watch(pods, view.revision());
     while !is_placed(&view, cluster, key, generation)? {
         let changed = tokio::select! {
             changed = workload_changes.next() => changed.is_ok(),
@@ -225,13 +189,13 @@ async fn until_placed(
             break;
         }
         tokio::time::sleep(SETTLE).await;
-        view = call.replica.read(Consistency::Stale, call.remaining()).await?;
+        view = call.replica().read(Consistency::Stale, call.remaining()).await?;
     }
     let stored = view.get(key)?.map(|record| Stored::parse(key.clone(), &record)).transpose()?;
     match stored.filter(|stored| stored.uid() == id) {
         Some(stored) => Ok(own_workload(&view, cluster, stored)?),
         // Deleted by someone else while this request waited: there is nothing left to show.
-        None => Err(Problem::not_found("workload").into()),
+        None => Err(refuse::not_found("workload")),
     }
 }
 

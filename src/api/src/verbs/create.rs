@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::access::Admitted;
 use crate::admission;
+use crate::authn::secret::fresh_id;
 use crate::body;
 use crate::commit::{Change, Plan, commit};
 use crate::lifecycle::{self, Allocation};
@@ -84,6 +85,18 @@ pub(crate) fn plan(
     wanted: &Value,
     tries: u32,
 ) -> Result<Plan<Value>, Problem> {
+    plan_with_uid(call, view, admitted, wanted, tries, &fresh_id())
+}
+
+/// As [`plan`], for whoever has to know the uid before the object exists.
+pub(crate) fn plan_with_uid(
+    call: &Call,
+    view: &View,
+    admitted: &Admitted,
+    wanted: &Value,
+    tries: u32,
+    uid: &str,
+) -> Result<Plan<Value>, Problem> {
     let kind = call.kind;
     let mut object = wanted.clone();
     let generated = place::text_or_empty(&object, &["metadata", "name"]).is_empty();
@@ -96,7 +109,7 @@ pub(crate) fn plan(
     if kind.is_namespaced() {
         compares.push(namespace_takes_more(call, view, &name)?);
     }
-    metadata::born(&mut object, &call.api.now());
+    metadata::born(&mut object, uid, &call.api.now());
     admission::create(kind, &mut object)?;
     reserved::check(&admitted.identity, kind, None, &object)?;
     let key = call.key(&name)?;
@@ -109,7 +122,7 @@ pub(crate) fn plan(
     }
     compares.push(Compare::absent(&key));
     let lifecycle = lifecycle::of(kind);
-    let at = Allocation { view, cluster: &admitted.cluster };
+    let at = Allocation { view, cluster: &admitted.cluster, now_ms: call.api.replica.wall_ms() };
     let claims = (lifecycle.allocate)(&at, None, Some(&mut object))?;
     compares.extend(claims.compares);
     let mut ops = vec![records::put(&call.api.options.root_key, kind, &key, &object)?];

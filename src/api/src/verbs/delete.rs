@@ -99,6 +99,22 @@ impl DeleteOptions {
         })
     }
 
+    /// The deletion of the object with this uid in the background, with the grace it asks for itself.
+    pub(crate) fn background(uid: &str) -> Self {
+        Self {
+            grace_seconds: None,
+            propagation: Propagation::Background,
+            uid: Some(uid.into()),
+            resource_version: None,
+            dry_run: DryRun::Off,
+        }
+    }
+
+    /// The end of an object that whoever ran it has finished with: no grace.
+    pub(crate) fn ended(uid: &str) -> Self {
+        Self { grace_seconds: Some(0), propagation: Propagation::Unset, ..Self::background(uid) }
+    }
+
     /// Whether the write is only tried.
     pub(crate) const fn dry_run(&self) -> DryRun {
         self.dry_run
@@ -130,7 +146,7 @@ pub(crate) async fn delete(call: &Call, bytes: Bytes) -> Result<Response<Body>, 
     let form = accept(&call.headers, Shapes::ObjectOnly)?;
     let options = DeleteOptions::parse(call, &bytes)?;
     let done = commit(call, options.dry_run, |view, admitted| plan(call, view, admitted, &call.name, &options)).await?;
-    let first = done.first;
+    let (first, last) = (done.first, done.last);
     match done.answer {
         Deleted::Gone(object) => {
             let removed_kind = lifecycle::of(call.kind).removed_kind;
@@ -140,7 +156,7 @@ pub(crate) async fn delete(call: &Call, bytes: Bytes) -> Result<Response<Body>, 
             respond_value(StatusCode::OK, form.encoding, &status.to_value())
         }
         Deleted::Marked(object) => {
-            let object = with_revision(crate::commit::Done { answer: object, first });
+            let object = with_revision(crate::commit::Done { answer: object, first, last });
             respond_value(StatusCode::OK, form.encoding, &object)
         }
     }
@@ -161,6 +177,7 @@ pub(crate) fn plan(
     let old = records::parse(root, kind, &record)?;
     check_preconditions(call, name, options, &old)?;
     let lifecycle = lifecycle::of(kind);
+    let at = Allocation { view, cluster: &admitted.cluster, now_ms: call.api.replica.wall_ms() };
     let mut compares = vec![Compare::at(&key, Revision::new(record.mod_revision))];
     let deletion = (lifecycle.deletion)(&old, options.grace_seconds)?;
     let mut new = old.clone();
@@ -174,7 +191,6 @@ pub(crate) fn plan(
         Deletion::Now | Deletion::Marked(_) => 0,
     };
     if finalizers.is_empty() && deletion == Deletion::Now {
-        let at = Allocation { view, cluster: &admitted.cluster };
         let claims = (lifecycle.allocate)(&at, Some(&old), None)?;
         compares.extend(claims.compares);
         let mut ops = vec![Op::delete(&key)];
@@ -188,7 +204,12 @@ pub(crate) fn plan(
     if records::same(&old, &new) {
         return Ok(Plan::Unchanged(Deleted::Marked(old)));
     }
-    let ops = vec![records::put(root, kind, &key, &new)?];
+    let mut ops = vec![records::put(root, kind, &key, &new)?];
+    if !metadata::is_deleting(&old) {
+        let claims = (lifecycle.parting)(&at, &old)?;
+        compares.extend(claims.compares);
+        ops.extend(claims.ops);
+    }
     Ok(Plan::Commit(Change { compares, ops, answer: Deleted::Marked(new) }))
 }
 

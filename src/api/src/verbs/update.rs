@@ -76,7 +76,7 @@ pub(crate) fn plan(
     track(call, part, &old, &mut new);
     reserved::check(&admitted.identity, kind, Some(&old), &new)?;
     let lifecycle = lifecycle::of(kind);
-    let at = Allocation { view, cluster: &admitted.cluster };
+    let at = Allocation { view, cluster: &admitted.cluster, now_ms: call.api.replica.wall_ms() };
     let mut compares = vec![Compare::at(&key, Revision::new(record.mod_revision))];
     let goes = metadata::is_deleting(&new)
         && metadata::finalizers(&new).is_empty()

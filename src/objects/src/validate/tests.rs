@@ -424,9 +424,10 @@ fn workloads() {
         (
             "/spec/memory_limit_mb",
             json!(0),
-            "spec.memory_limit_mb: Invalid value: 0: must be greater than or equal to 1",
+            "spec.memory_limit_mb: Invalid value: 0: must be between 1 and 2147483647, inclusive",
         ),
         ("/spec/cpu_limit_percent", json!(0), "spec.cpu_limit_percent: Invalid value: 0: must be greater than 0"),
+        ("/spec/environment", json!({"A=B": "x"}), "spec.environment: Invalid value: \"A=B\": names must not be empty"),
         ("/spec/gpu_ids", json!(["a"]), "spec.gpu_ids: Invalid value: [\"a\"]: must hold exactly gpu_count (0) ids"),
     ];
     for (at, value, expected) in table {

@@ -2,18 +2,21 @@
 
 use std::ops::ControlFlow;
 
-use quilt_proto::{Compare, Key, KeyPrefix, Op, Revision, Txn};
+use quilt_proto::{Compare, Key, KeyPrefix, Op, Revision};
 use quilt_raft::View;
 use serde_json::{Map, Value, json};
 
 use crate::authn::credential::{api_key_record, tenant_range};
 use crate::authn::secret::{Secret, SecretKind, fresh_id};
+use crate::commit::Plan;
 use crate::directory::Cluster;
+use crate::problem::Problem;
 use crate::quilt::Quilt;
-use crate::quilt::call::{Call, Step};
+use crate::quilt::call::Call;
 use crate::quilt::clusters::leave_directory;
-use crate::quilt::envelope::{Code, Failure, Problem};
+use crate::quilt::envelope::Code;
 use crate::quilt::fields::{Fields, clip, of_length};
+use crate::quilt::refuse;
 use crate::quilt::reply::Reply;
 use crate::store::{put_record, record, text, visit};
 
@@ -29,7 +32,7 @@ fn render(tenant: &Value) -> Value {
 
 /// A tenant's record, where it is, and its version.
 pub(crate) fn find(view: &View, tenant: &str) -> Result<(Value, Key, Revision), Problem> {
-    let missing = || Problem::not_found("tenant");
+    let missing = || refuse::not_found("tenant");
     let key = tenant_range("tenants", "", tenant).ok_or_else(missing)?;
     let (record, revision) = record(view, &key)?.ok_or_else(missing)?;
     Ok((record, key, revision))
@@ -38,7 +41,7 @@ pub(crate) fn find(view: &View, tenant: &str) -> Result<(Value, Key, Revision), 
 /// Everything of `resource` in the tenant range.
 pub(crate) fn all(view: &View, resource: &str) -> Result<Vec<(Key, Value, Revision)>, Problem> {
     let mut found = Vec::new();
-    let prefix = KeyPrefix::resource("", "quilt.sh", resource).map_err(Problem::internal)?;
+    let prefix = KeyPrefix::resource("", "quilt.sh", resource).map_err(refuse::internal)?;
     visit(view, &prefix, |key, record| {
         let value = serde_json::from_slice(&record.value)
             .map_err(|error| quilt_raft::ReadError::Storage(format!("{key:?} is not a record: {error}")))?;
@@ -48,7 +51,7 @@ pub(crate) fn all(view: &View, resource: &str) -> Result<Vec<(Key, Value, Revisi
     Ok(found)
 }
 
-pub(crate) async fn list(call: &Call<'_>) -> Result<Reply, Failure> {
+pub(crate) async fn list(call: &Call<'_>) -> Result<Reply, Problem> {
     call.read(|view| {
         call.operator(view)?;
         let mut tenants: Vec<Value> = all(view, "tenants")?.iter().map(|(_, tenant, _)| render(tenant)).collect();
@@ -58,25 +61,25 @@ pub(crate) async fn list(call: &Call<'_>) -> Result<Reply, Failure> {
     .await
 }
 
-pub(crate) async fn create(call: &Call<'_>, body: &Map<String, Value>) -> Result<Reply, Failure> {
+pub(crate) async fn create(call: &Call<'_>, body: &Map<String, Value>) -> Result<Reply, Problem> {
     call.judge(|view| call.operator(view)).await?;
     let mut fields = Fields::of(body);
     let name = fields.required_string("name");
     fields.finish()?;
     of_length("name", &name, 128)?;
     let (id, key_id, secret) = (fresh_id(), fresh_id(), Secret::draw(SecretKind::ApiKey));
-    let created_at = call.replica.wall_ms() / 1000;
+    let created_at = call.replica().wall_ms() / 1000;
     let written = call
         .write(|view| {
             let mut compares = call.operator(view)?;
             let key = |resource: &str, name: &str| {
                 tenant_range(resource, "", name).ok_or_else(|| {
-                    Problem::invalid("name", "name is too long", &["1 to 128 characters"], json!(clip(name)))
+                    refuse::invalid("name", "name is too long", &["1 to 128 characters"], json!(clip(name)))
                 })
             };
             let name_key = key("tenantnames", &name)?;
             if view.get(&name_key)?.is_some() {
-                return Err(Problem::name_taken("tenant", &name, "choose another name"));
+                return Err(refuse::name_taken("tenant", &name, "choose another name"));
             }
             let (tenant_key, credential_key) = (key("tenants", &id)?, key("credentials", secret.digest().as_str())?);
             compares.extend([&name_key, &tenant_key, &credential_key].map(Compare::absent));
@@ -87,13 +90,13 @@ pub(crate) async fn create(call: &Call<'_>, body: &Map<String, Value>) -> Result
                 put_record(&credential_key, &api_key_record(&id, &key_id, created_at)),
             ];
             let answer = json!({"tenant_id": id, "name": name, "api_key": secret.plain(), "key_id": key_id});
-            Ok(Step::Commit(Txn::new(compares, ops), answer))
+            Ok(Plan::commit(compares, ops, answer))
         })
         .await?;
-    Ok(Reply::created(written.value))
+    Ok(Reply::created(written.answer))
 }
 
-pub(crate) async fn set(call: &Call<'_>, tenant: &str, body: &Map<String, Value>) -> Result<Reply, Failure> {
+pub(crate) async fn set(call: &Call<'_>, tenant: &str, body: &Map<String, Value>) -> Result<Reply, Problem> {
     call.judge(|view| call.operator(view)).await?;
     let mut fields = Fields::of(body);
     let disabled = fields.required_boolean("disabled");
@@ -103,24 +106,24 @@ pub(crate) async fn set(call: &Call<'_>, tenant: &str, body: &Map<String, Value>
             let mut compares = call.operator(view)?;
             let (mut record, key, revision) = find(view, tenant)?;
             if record["disabled"].as_bool().unwrap_or(false) == disabled {
-                return Ok(Step::Done(render(&record)));
+                return Ok(Plan::Unchanged(render(&record)));
             }
             record["disabled"] = json!(disabled);
             compares.push(Compare::at(&key, revision));
             let answer = render(&record);
-            Ok(Step::Commit(Txn::new(compares, vec![put_record(&key, &record)]), answer))
+            Ok(Plan::commit(compares, vec![put_record(&key, &record)], answer))
         })
         .await?;
-    Ok(Reply::ok(written.value))
+    Ok(Reply::ok(written.answer))
 }
 
-pub(crate) async fn delete(quilt: &Quilt, call: &Call<'_>, tenant: &str) -> Result<Reply, Failure> {
+pub(crate) async fn delete(quilt: &Quilt, call: &Call<'_>, tenant: &str) -> Result<Reply, Problem> {
     let written = call
         .write(|view| {
             let mut compares = call.operator(view)?;
             let (record, key, revision) = find(view, tenant)?;
             if tenant == BUILT_IN {
-                return Err(Problem::new(Code::BuiltIn, "the built-in tenant cannot be deleted"));
+                return Err(refuse::with(Code::BuiltIn, "the built-in tenant cannot be deleted"));
             }
             compares.push(Compare::at(&key, revision));
             let mut ops = vec![Op::delete(&key)];
@@ -133,7 +136,7 @@ pub(crate) async fn delete(quilt: &Quilt, call: &Call<'_>, tenant: &str) -> Resu
             }
             let mut doomed = Vec::new();
             for (key, cluster, revision) in all(view, "clusters")? {
-                let cluster: Cluster = serde_json::from_value(cluster).map_err(Problem::internal)?;
+                let cluster: Cluster = serde_json::from_value(cluster).map_err(refuse::internal)?;
                 if cluster.tenant_id == tenant {
                     let (unchanged, leave) = leave_directory(&cluster, Compare::at(&key, revision))?;
                     compares.extend(unchanged);
@@ -141,10 +144,10 @@ pub(crate) async fn delete(quilt: &Quilt, call: &Call<'_>, tenant: &str) -> Resu
                     doomed.push(cluster.id);
                 }
             }
-            Ok(Step::Commit(Txn::new(compares, ops), doomed))
+            Ok(Plan::commit(compares, ops, doomed))
         })
         .await?;
-    for cluster in written.value {
+    for cluster in written.answer {
         quilt.drop_range(&cluster, call.remaining()).await;
     }
     Ok(Reply::success())

@@ -11,7 +11,8 @@ use quilt_raft::View;
 use serde_json::{Map, Value, json};
 
 use crate::context::RootKey;
-use crate::quilt::envelope::Problem;
+use crate::problem::Problem;
+use crate::quilt::refuse;
 use crate::seal;
 use crate::store::{CONFIG_MAPS, SECRETS, Stored, text};
 
@@ -69,8 +70,8 @@ impl Resolver<'_> {
         }
         let object = Stored::parse(key, &record)?;
         let bound_to = [SECRETS.kind, object.namespace(), object.name(), object.uid()].join("\0");
-        let plain = seal::open(self.root, bound_to.as_bytes(), &record.sealed).map_err(Problem::internal)?;
-        let fields: Value = serde_json::from_slice(&plain).map_err(Problem::internal)?;
+        let plain = seal::open(self.root, bound_to.as_bytes(), &record.sealed).map_err(refuse::internal)?;
+        let fields: Value = serde_json::from_slice(&plain).map_err(refuse::internal)?;
         Ok(Some(decoded(&fields["data"])))
     }
 

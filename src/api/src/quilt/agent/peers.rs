@@ -4,13 +4,13 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
+use crate::problem::Problem;
 use crate::quilt::call::Call;
-use crate::quilt::envelope::Failure;
 use crate::quilt::reply::{Reply, etag, is_known};
 use crate::quilt::view::node as view_of;
 use crate::store::{NODES, Stored};
 
-pub(crate) async fn list(call: &Call<'_>, cluster: &str, node: &str) -> Result<Reply, Failure> {
+pub(crate) async fn list(call: &Call<'_>, cluster: &str, node: &str) -> Result<Reply, Problem> {
     let peers = call
         .read(|view| {
             let agent = call.agent(view, cluster, node)?;

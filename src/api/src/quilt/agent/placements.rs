@@ -6,16 +6,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quilt_proto::{KeyPrefix, Op, Txn};
+use quilt_proto::KeyPrefix;
 use quilt_raft::View;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::materials;
 use crate::context::RootKey;
+use crate::problem::Problem;
 use crate::quilt::call::Call;
-use crate::quilt::envelope::{Failure, Problem};
 use crate::quilt::marks;
+use crate::quilt::objects::Target;
 use crate::quilt::projection::{Placement, slots};
 use crate::quilt::reply::{Reply, etag, is_known};
 use crate::quilt::view::node::is_pod_agent;
@@ -24,9 +25,12 @@ use crate::quilt::view::workload::Source;
 use crate::store::{
     DAEMON_SETS, DEPLOYMENTS, JOBS, Owner, PODS, REPLICA_SETS, STATEFUL_SETS, Shelf, Stored, WORKLOADS, contains,
 };
+use crate::verbs::delete::DeleteOptions;
 
 /// Between two looks at a busy cluster: a burst of binds is one answer.
 const SETTLE: Duration = Duration::from_millis(5);
+/// How long a poll may take over Pods that are gone with it.
+const FORGET_WITHIN: Duration = Duration::from_secs(1);
 /// The longest wait that may be asked for.
 pub(crate) const WAIT_SECS_MAX: u64 = 30;
 
@@ -175,7 +179,7 @@ pub(crate) async fn list(
     cluster: &str,
     node: &str,
     wait_secs: u64,
-) -> Result<Reply, Failure> {
+) -> Result<Reply, Problem> {
     let until = Instant::now() + Duration::from_secs(wait_secs);
     let known = |tag: &str| is_known(call.headers, tag);
     let asked = |view: &View| {
@@ -191,7 +195,7 @@ pub(crate) async fn list(
         let mut changes = [("", "pods"), ("", "configmaps"), ("", "secrets"), ("quilt.sh", "workloads"), ("", "nodes")]
             .into_iter()
             .filter_map(|(group, resource)| KeyPrefix::resource(cluster, group, resource).ok())
-            .map(|prefix| call.replica.watch(prefix, view.revision()))
+            .map(|prefix| call.replica().watch(prefix, view.revision()))
             .collect::<Vec<_>>();
         while known(&tag) {
             let next = futures::future::select_all(changes.iter_mut().map(|stream| Box::pin(stream.next())));
@@ -203,7 +207,7 @@ pub(crate) async fn list(
                 break;
             }
             tokio::time::sleep(SETTLE).await;
-            view = call.replica.read(quilt_raft::Consistency::Stale, Duration::from_secs(1)).await?;
+            view = call.replica().read(quilt_raft::Consistency::Stale, Duration::from_secs(1)).await?;
             // A refusal on local state ends the wait: the agent asks again and is answered from a linearizable view.
             match asked(&view) {
                 Ok(now) => (own, document, tag) = now,
@@ -221,11 +225,18 @@ async fn forget_ended(call: &Call<'_>, view: &View, cluster: &str, node: &Stored
         return;
     }
     let Ok(pods) = bound(view, cluster, node) else { return };
+    // Best effort: the next poll, or the end of its grace period, removes what this one could not.
+    let brief = Call { deadline: call.deadline.min(Instant::now() + FORGET_WITHIN), ..*call };
     for pod in pods.iter().filter(|pod| pod.is_terminating() && !pod.has_finalizers()) {
-        let txn = Txn::new(vec![pod.unchanged()], vec![Op::delete(&pod.key)]);
-        // Best effort: the next poll, or the end of its grace period, removes what this one could not.
-        if let Err(error) = call.replica.propose(txn, Duration::from_secs(1)).await {
-            tracing::debug!(?error, pod = pod.name(), "a deleted pod was not removed with its node's poll");
+        let forgotten = brief
+            .write(|view| {
+                let agent = brief.agent(view, cluster, node.uid())?;
+                let target = Target::new(&brief, agent.admitted(), PODS.kind(), pod.namespace(), pod.name());
+                target.delete(view, &DeleteOptions::ended(pod.uid()))
+            })
+            .await;
+        if let Err(problem) = forgotten {
+            tracing::debug!(%problem, pod = pod.name(), "a deleted pod was not removed with its node's poll");
             return;
         }
     }

@@ -4,25 +4,31 @@
 //! planned again on a fresh view whenever another one came first. So a token for k uses admits exactly k nodes,
 //! whatever the replicas and the concurrency, and no refusal spends a use.
 
-use quilt_proto::{Compare, Key, KeyPrefix, Op, Revision, Txn};
+use quilt_proto::{Compare, Key, KeyPrefix, Op};
 use quilt_raft::View;
 use serde_json::{Map, Value, json};
 
+use crate::access::Admitted;
 use crate::authn::secret::{Secret, SecretKind, fresh_id};
 use crate::authn::token::{INTERNAL_GROUP, internal};
+use crate::commit::Plan;
 use crate::directory::Cluster;
+use crate::identity::Identity;
+use crate::problem::Problem;
 use crate::quilt::Quilt;
-use crate::quilt::call::{Call, Step};
+use crate::quilt::call::Call;
 use crate::quilt::cidr::Ipv4Block;
-use crate::quilt::envelope::{Code, Failure, Problem};
+use crate::quilt::envelope::Code;
 use crate::quilt::fields::{Fields, clip, in_range, of_length};
 use crate::quilt::marks;
 use crate::quilt::naming::{is_object_name, slug};
 use crate::quilt::node_report::NodeReport;
+use crate::quilt::objects::Target;
+use crate::quilt::refuse;
 use crate::quilt::release::{holdings, subnet_name};
 use crate::quilt::reply::Reply;
 use crate::quilt::view::node as view_of;
-use crate::store::{NODES, Stored, put, put_record, put_record_for, record, rfc3339, text, visit};
+use crate::store::{NODES, Stored, put_record, put_record_for, record, rfc3339, text, visit};
 
 /// A registration of the right shape.
 struct Registration {
@@ -54,7 +60,7 @@ impl Registration {
         Ok(registration)
     }
 
-    fn node(&self, name: &str, id: &str, pod_cidr: Ipv4Block, now_ms: u64) -> Value {
+    fn node(&self, name: &str, pod_cidr: Ipv4Block, now_ms: u64) -> Value {
         let now = rfc3339(now_ms);
         let allocation = json!({
             "bridge_name": self.bridge_name, "dns_port": self.dns_port,
@@ -62,7 +68,7 @@ impl Registration {
         });
         let mut node = json!({
             "metadata": {
-                "name": name, "uid": id, "creationTimestamp": now,
+                "name": name,
                 "labels": {marks::AGENT: "true", "kubernetes.io/hostname": clip_label(name), "kubernetes.io/os": "linux"},
                 "annotations": {
                     marks::NAME: self.name, marks::ALLOCATION: allocation.to_string(), marks::LABELS: "{}",
@@ -95,16 +101,16 @@ pub(crate) async fn register(
     call: &Call<'_>,
     cluster: &str,
     body: &Map<String, Value>,
-) -> Result<Reply, Failure> {
+) -> Result<Reply, Problem> {
     call.judge(|view| call.joining(view, cluster).map(|_| ())).await?;
     let registration = Registration::read(body)?;
     let (id, secret) = (fresh_id(), Secret::draw(SecretKind::NodeToken));
-    let now_ms = call.replica.wall_ms();
+    let now_ms = call.replica().wall_ms();
     // Registrations of one cluster want the same records: one at a time here saves both the proposal that must fail.
     // Right under any interleaving without it.
     let _turn = quilt.turn(cluster).await;
     let written = call.write(|view| plan(call, view, cluster, &registration, &id, &secret, now_ms)).await?;
-    Ok(Reply::created(written.value))
+    Ok(Reply::created(written.answer))
 }
 
 fn plan(
@@ -115,16 +121,16 @@ fn plan(
     id: &str,
     secret: &Secret,
     now_ms: u64,
-) -> Result<Step<Value>, Problem> {
+) -> Result<Plan<Value>, Problem> {
     let (entry, token) = call.joining(view, cluster)?;
     let mut compares = vec![Compare::at(&token.key, token.revision), entry.exists()];
-    let taken = || Problem::name_taken("node", &registration.name, "remove the old node or choose another name");
+    let taken = || refuse::name_taken("node", &registration.name, "remove the old node or choose another name");
 
     let name_key = key(internal(cluster, "nodenames", &registration.name))?;
     let held = record(view, &name_key)?;
     if let Some((held, revision)) = &held {
         let node = NODES.get(view, cluster, "", text(held, "/node"))?;
-        if node.is_some_and(|node| node.uid() == text(held, "/node_id")) {
+        if node.is_some_and(|node| node.uid() == text(held, "/node_id") && !node.is_terminating()) {
             return Err(taken());
         }
         // Its Node is gone without it: free all the same.
@@ -133,13 +139,15 @@ fn plan(
         compares.push(Compare::absent(&name_key));
     }
 
-    let name =
-        if is_object_name(&registration.name) { registration.name.clone() } else { slug(&registration.name, id) };
-    let node_key = key(NODES.key(cluster, "", &name))?;
-    if view.get(&node_key)?.is_some() {
-        return Err(taken());
+    let mut name = slug(&registration.name, id);
+    if is_object_name(&registration.name) {
+        match NODES.get(view, cluster, "", &registration.name)? {
+            None => name.clone_from(&registration.name),
+            // A Node that is being deleted is no live one, but its object keeps the name until it goes.
+            Some(node) if node.is_terminating() => {}
+            Some(_) => return Err(taken()),
+        }
     }
-    compares.push(Compare::absent(&node_key));
 
     let (subnet, pod_cidr, free) = lowest_free_subnet(view, &entry.cluster)?;
     let subnet_key = key(internal(cluster, "subnets", &subnet))?;
@@ -149,25 +157,28 @@ fn plan(
     let node_token_key = key(internal(cluster, "nodetokens", digest.as_str()))?;
     compares.push(Compare::absent(&node_token_key));
 
-    let node = registration.node(&name, id, pod_cidr, now_ms);
     let ops = vec![
         spend(call, &token),
         put_record(&name_key, &holdings(digest.as_str(), &name, id, &subnet)),
         put_record(&subnet_key, &json!({"node_id": id, "node": name})),
         put_record(&node_token_key, &json!({"node_id": id, "node_name": name})),
-        put(&node_key, &node),
     ];
-    let stored = Stored { key: node_key, revision: Revision::ZERO, value: node };
-    let answer = json!({
-        "node": view_of::render(cluster, &stored, None),
-        "allocation": view_of::allocation(&entry.cluster, &stored),
-        "node_token": secret.plain(),
-    });
-    Ok(Step::Commit(Txn::new(compares, ops), answer))
+    let admitted = Admitted { identity: Identity::control_plane(), cluster: entry.cluster.clone() };
+    let target = Target::new(call, admitted, NODES.kind(), "", &name);
+    let made = target.create(view, registration.node(&name, pod_cidr, now_ms), id)?;
+    let node_key = key(NODES.key(cluster, "", &name))?;
+    Ok(made.relying_on(compares).also(ops).map(|value| {
+        let stored = Stored { key: node_key, value };
+        json!({
+            "node": view_of::render(cluster, &stored, None),
+            "allocation": view_of::allocation(&entry.cluster, &stored),
+            "node_token": secret.plain(),
+        })
+    }))
 }
 
 fn key(key: Option<Key>) -> Result<Key, Problem> {
-    key.ok_or_else(|| Problem::invalid("name", "name is too long", &["a shorter name"], Value::Null))
+    key.ok_or_else(|| refuse::invalid("name", "name is too long", &["a shorter name"], Value::Null))
 }
 
 /// One use less; the last one ends the token.
@@ -177,14 +188,14 @@ fn spend(call: &Call<'_>, token: &crate::authn::token::JoinToken) -> Op {
     }
     let mut left = token.record.clone();
     left["uses_left"] = json!(token.uses_left - 1);
-    let ttl_ms = token.expires_at_ms.saturating_sub(call.replica.cluster_time_ms()).max(1);
+    let ttl_ms = token.expires_at_ms.saturating_sub(call.replica().cluster_time_ms()).max(1);
     put_record_for(&token.key, &left, ttl_ms)
 }
 
 /// The lowest block no live node holds: its record's name, the block, and the precondition that it is still free.
 fn lowest_free_subnet(view: &View, cluster: &Cluster) -> Result<(String, Ipv4Block, Compare), Problem> {
-    let block = Ipv4Block::parse(&cluster.pod_cidr).map_err(Problem::internal)?;
-    let prefix = KeyPrefix::resource(&cluster.id, INTERNAL_GROUP, "subnets").map_err(Problem::internal)?;
+    let block = Ipv4Block::parse(&cluster.pod_cidr).map_err(refuse::internal)?;
+    let prefix = KeyPrefix::resource(&cluster.id, INTERNAL_GROUP, "subnets").map_err(refuse::internal)?;
     let mut next = 0_u64;
     visit(view, &prefix, |key, _| {
         if key.parts().name.parse() == Ok(next) {
@@ -195,7 +206,7 @@ fn lowest_free_subnet(view: &View, cluster: &Cluster) -> Result<(String, Ipv4Blo
         }
     })?;
     let Some(part) = block.part(cluster.node_cidr_prefix, next) else {
-        return Err(Problem::new(
+        return Err(refuse::with(
             Code::PodCidrExhausted,
             format!("no /{} subnet of {} is free", cluster.node_cidr_prefix, cluster.pod_cidr),
         )

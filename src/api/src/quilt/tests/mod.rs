@@ -189,7 +189,6 @@ impl Plane {
             let replicas = workload.value["spec"]["replicas"].as_u64().expect("replicas");
             let old = workload.value["status"]["slots"].as_array().cloned().unwrap_or_default();
             let (mut slots, mut ops) = (Vec::new(), Vec::new());
-            let unchanged = workload.unchanged();
             for index in 0..replicas {
                 if let Some(slot) = old.iter().find(|slot| slot["index"] == index) {
                     slots.push(slot.clone());
@@ -216,8 +215,8 @@ impl Plane {
             }
             workload.value["status"]["slots"] = json!(slots);
             workload.value["status"]["observed_generation"] = workload.value["metadata"]["generation"].clone();
-            ops.push(workload.put());
-            self.replica.propose(Txn::new(vec![unchanged], ops), LONG).await.expect("proposed");
+            ops.push(put(&workload.key, &workload.value));
+            self.replica.propose(Txn::new(vec![], ops), LONG).await.expect("proposed");
         }
     }
 
@@ -237,7 +236,7 @@ impl Plane {
 
     /// Writes an object as a Kubernetes client would.
     pub(super) async fn store(&self, stored: &Stored) {
-        self.replica.propose(Txn::new(vec![stored.unchanged()], vec![stored.put()]), LONG).await.expect("proposed");
+        self.replica.propose(Txn::new(vec![], vec![put(&stored.key, &stored.value)]), LONG).await.expect("proposed");
     }
 
     /// Makes an object as a Kubernetes client would.

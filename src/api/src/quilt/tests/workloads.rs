@@ -183,8 +183,8 @@ async fn deleted_pods_end_by_their_agents() {
                 PODS,
                 &id,
                 json!({"metadata": {"name": format!("pod-of-{name}"), "namespace": "default",
-            "deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"nodeName": name, "containers": [{"name": "a"}]},
-            "status": {"phase": "Running"}}),
+            "deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30},
+            "spec": {"nodeName": name, "containers": [{"name": "a"}]}, "status": {"phase": "Running"}}),
             )
             .await;
         let placements = plane.tenant("GET", &format!("/api/clusters/{id}/placements"), Value::Null).await.expect(200);

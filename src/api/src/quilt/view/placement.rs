@@ -3,9 +3,10 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::quilt::envelope::Problem;
+use crate::problem::Problem;
 use crate::quilt::fields::clip;
 use crate::quilt::marks;
+use crate::quilt::refuse;
 use crate::store::{Stored, object, text, unix_seconds};
 
 /// A state of a placement.
@@ -47,7 +48,7 @@ impl PlacementState {
     pub(crate) fn parse(word: &str) -> Result<Self, Problem> {
         Self::of_word(word).ok_or_else(|| {
             let message = format!("state must be one of {}", WORDS.join(", "));
-            Problem::invalid("state", message, &WORDS, json!(clip(word)))
+            refuse::invalid("state", message, &WORDS, json!(clip(word)))
         })
     }
 
@@ -75,6 +76,18 @@ impl PlacementState {
         }
     }
 
+    /// The word as a condition's reason.
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Assigned => "Assigned",
+            Self::Starting => "Starting",
+            Self::Running => "Running",
+            Self::Stopped => "Stopped",
+            Self::Failed => "Failed",
+        }
+    }
+
     /// States that have one Pod phase, Pending, in common.
     const fn is_before_running(self) -> bool {
         matches!(self, Self::Pending | Self::Assigned | Self::Starting)
@@ -90,8 +103,10 @@ impl PlacementState {
         if text(pod, "/spec/nodeName").is_empty() {
             return Self::Pending;
         }
-        let reported = pod.pointer("/metadata/annotations").and_then(|all| all[marks::PLACEMENT_STATE].as_str());
-        match (Self::of_status(&pod["status"]), reported.and_then(Self::of_word)) {
+        let conditions = pod.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+        let said = conditions.into_iter().find(|condition| condition["type"] == marks::PLACEMENT_STATE);
+        let reported = said.and_then(|said| Self::of_word(&text(said, "/reason").to_ascii_lowercase()));
+        match (Self::of_status(&pod["status"]), reported) {
             (derived, Some(reported)) if derived.is_before_running() && reported.is_before_running() => reported,
             (derived, _) => derived,
         }
@@ -222,12 +237,7 @@ impl Report<'_> {
                 && !right(value)
             {
                 let message = format!("pod_status.{field} has the wrong type");
-                return Err(Problem::invalid(
-                    &format!("pod_status.{field}"),
-                    message,
-                    &["a v1 PodStatus"],
-                    Value::Null,
-                ));
+                return Err(refuse::invalid(&format!("pod_status.{field}"), message, &["a v1 PodStatus"], Value::Null));
             }
         }
         let phase = status.get("phase").and_then(Value::as_str).unwrap_or_default();
@@ -244,7 +254,7 @@ impl Report<'_> {
         }
         let message =
             format!("state '{}' does not agree with pod_status, which says '{}'", self.state.word(), derived.word());
-        Err(Problem::invalid("state", message, &[derived.word()], json!(self.state.word())))
+        Err(refuse::invalid("state", message, &[derived.word()], json!(self.state.word())))
     }
 
     /// Changes the Pod as reported.
@@ -275,12 +285,17 @@ impl Report<'_> {
                 list[0]["containerID"] = json!(id);
             }
         }
-        // The status alone may not tell which of the words before `running` was said; then the word itself is kept.
-        let annotations = object(&mut pod["metadata"], "annotations");
-        annotations.remove(marks::PLACEMENT_STATE);
+        // What else the status says may not tell which of the words before `running` was said; then the word is kept.
+        let status = object(pod, "status");
+        if let Some(conditions) = status.get_mut("conditions").and_then(Value::as_array_mut)
+            && let Some(at) = conditions.iter().position(|condition| condition["type"] == marks::PLACEMENT_STATE)
+            && conditions[at]["reason"] != self.state.reason()
+        {
+            conditions.remove(at);
+        }
         if PlacementState::of(pod) != self.state {
-            let annotations = object(&mut pod["metadata"], "annotations");
-            annotations.insert(marks::PLACEMENT_STATE.into(), json!(self.state.word()));
+            let said = json!({"type": marks::PLACEMENT_STATE, "status": "True", "reason": self.state.reason(), "lastTransitionTime": now});
+            merge_conditions(object(pod, "status"), &json!([said]));
         }
     }
 
