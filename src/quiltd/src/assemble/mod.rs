@@ -1,6 +1,7 @@
 //! Builds one replica out of its parts, in the order in which they depend on each other, and stops it in the opposite
 //! order: the API drains, controllers stop, the agreement layer flushes and ends.
 
+mod advertise;
 mod first_start;
 pub(crate) mod identity;
 
@@ -32,6 +33,7 @@ pub(crate) struct Options {
     pub(crate) id: ReplicaId,
     pub(crate) data_dir: PathBuf,
     pub(crate) listen: SocketAddr,
+    pub(crate) advertise: Option<SocketAddr>,
     pub(crate) http_listen: Option<SocketAddr>,
     pub(crate) peer_listen: SocketAddr,
     pub(crate) members: Vec<(ReplicaId, String)>,
@@ -96,6 +98,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     tasks.spawn(controllers.run(stopped(stopping.clone())));
     tasks.spawn(scheduler.run(stopped(stopping.clone())));
     tasks.spawn(first_start::bootstrap(replica.clone(), place.first.clone(), stopping.clone(), BOOTSTRAP_DEADLINE));
+    tasks.spawn(quilt_api::endpoints::run(Arc::clone(&api), stopped(stopping.clone())));
     tasks.spawn(finish_drops(replica.clone(), stopping.clone()));
     tasks.spawn(announce(replica.clone(), stopping.clone()));
     let kv = match options.kv_api {
@@ -137,7 +140,7 @@ fn api_options(options: &Options, place: &identity::Place) -> anyhow::Result<Api
     let mut api = ApiOptions::new(env!("CARGO_PKG_VERSION"), place.root_key.clone());
     api.agent_credential = Some(place.agent_credential()?);
     api.serving_ca_pem.clone_from(&place.first.serving_ca_pem);
-    api.advertise = Some(options.listen);
+    api.advertise = advertise::address(options);
     Ok(api)
 }
 

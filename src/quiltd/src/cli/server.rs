@@ -26,6 +26,9 @@ pub(crate) struct Server {
     /// Address of the API, TLS.
     #[arg(long, env = "QUILTD_LISTEN", default_value = "0.0.0.0:6443", value_name = "IP:PORT")]
     listen: SocketAddr,
+    /// Address by which clients inside clusters reach this replica's API; found out when left out.
+    #[arg(long, env = "QUILTD_ADVERTISE", value_name = "IP:PORT", value_parser = reachable)]
+    advertise: Option<SocketAddr>,
     /// Address of a plain-HTTP listener, for tools that cannot trust a private CA; loopback only.
     #[arg(long, env = "QUILTD_HTTP_LISTEN", value_name = "IP:PORT", value_parser = loopback)]
     http_listen: Option<SocketAddr>,
@@ -47,6 +50,14 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
     } else {
         Err("plain HTTP is served on loopback addresses only, such as 127.0.0.1:8080".into())
     }
+}
+
+fn reachable(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_| "expected IP:PORT".to_owned())?;
+    if address.ip().is_unspecified() || address.port() == 0 {
+        return Err("expected one address of this host, such as 10.0.0.1:6443".into());
+    }
+    Ok(address)
 }
 
 /// Reads `N=HOST:PORT`.
@@ -78,6 +89,7 @@ impl Server {
             id,
             data_dir: self.data_dir,
             listen: self.listen,
+            advertise: self.advertise,
             http_listen: self.http_listen,
             peer_listen: self.peer_listen,
             members,
@@ -98,5 +110,6 @@ mod tests {
             assert!(member(wrong).is_err(), "{wrong}");
         }
         assert!(loopback("10.0.0.1:8080").is_err());
+        assert!(reachable("0.0.0.0:6443").is_err() && reachable("10.0.0.1:6443").is_ok());
     }
 }
