@@ -224,8 +224,7 @@ impl From<ProposeError> for Problem {
             ProposeError::Overloaded { limit } => {
                 Status::too_many_requests(format!("the control plane is busy: limit {limit} is reached"), 1).into()
             }
-            // Sizes were checked before: what is invalid on a fresh view too is a defect.
-            ProposeError::Invalid(message) => Self::internal(&message),
+            ProposeError::Invalid(message) => Status::too_large(&message).into(),
         }
     }
 }

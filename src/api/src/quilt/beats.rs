@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 use quilt_raft::{AskError, Replica};
 use serde_json::{Value, json};
 
+use super::asking::ask;
+
 /// How long a batch stays open: far below a heartbeat's period, long enough to gather a thousand nodes' beats.
 const OPEN_FOR: Duration = Duration::from_millis(10);
 /// Most beats of one request.
@@ -65,7 +67,7 @@ impl Beats {
             }
             let beat = std::mem::take(&mut *own.lock());
             let request = json!({"beat": beat}).to_string();
-            replica.ask_leader(SERVICE, request.into(), deadline).await.map(|_| ())
+            ask(&replica, SERVICE, request.into(), deadline).await.map(|_| ())
         };
         (nodes, sent.boxed().shared())
     }
@@ -82,7 +84,7 @@ pub(crate) async fn last_heartbeats(
         return Ok(BTreeMap::new());
     }
     let asked: Vec<Value> = nodes.iter().map(|node| json!({"cluster": cluster, "node": node})).collect();
-    let answer = replica.ask_leader(SERVICE, json!({"last": asked}).to_string().into(), deadline).await?;
+    let answer = ask(replica, SERVICE, json!({"last": asked}).to_string().into(), deadline).await?;
     let answer: Value = serde_json::from_slice(&answer).map_err(|error| AskError::Failed(error.to_string()))?;
     let last = answer["last"].as_array().into_iter().flatten();
     Ok(nodes.iter().cloned().zip(last).filter_map(|(node, at)| Some((node, at.as_u64()?))).collect())

@@ -55,7 +55,7 @@ impl Call<'_> {
 
     /// Judges the request on a linearizable view.
     pub(crate) async fn read<T>(&self, judge: impl Fn(&View) -> Result<T, Problem>) -> Result<T, Problem> {
-        Ok(judge(&self.view().await?)?)
+        judge(&self.view().await?)
     }
 
     /// Judges on local state first, and again on a linearizable view before a refusal leaves. For requests whose
@@ -64,7 +64,7 @@ impl Call<'_> {
         let local = self.replica().read(Consistency::Stale, self.remaining()).await?;
         match judge(&local) {
             Err(problem) if problem.rests_on_state() && !self.stale => self.read(judge).await,
-            other => Ok(other?),
+            other => other,
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod admin;
 mod agent;
+mod asking;
 mod beats;
 mod call;
 mod capabilities;
@@ -41,7 +42,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use quilt_proto::{ClusterId, Op, Txn};
 use quilt_raft::Replica;
 use serde_json::{Map, Value, json};
@@ -59,6 +60,7 @@ use crate::authn::credential::tenant_range;
 use crate::authn::token::{self, JOIN_TOKEN_HEADER, NODE_TOKEN_HEADER};
 use crate::context::Api;
 use crate::problem::{Abandon, Problem};
+use crate::request::read_body;
 
 pub(crate) use self::cidr::Ipv4Block;
 pub(crate) use self::envelope::Envelope;
@@ -72,6 +74,8 @@ const BODY_BYTES_MAX: usize = 4 << 20;
 const REQUEST_ID_BYTES_MAX: usize = 256;
 /// Stripes of turns: registrations of one cluster wait for each other, those of two clusters rarely do.
 const TURNS: usize = 64;
+/// How long a body that nobody needs may take to arrive.
+const DISCARD_WITHIN: Duration = Duration::from_secs(2);
 /// The leader's service that ends a cluster's range.
 const DROP_SERVICE: &str = "drop-cluster";
 
@@ -107,7 +111,12 @@ impl Quilt {
         let (parts, body) = request.into_parts();
         let request_id = request_id(&parts.headers);
         let stale = parts.uri.query().is_some_and(|query| query_value(query, "consistency") == Some("stale"));
-        let mut response = match self.answer(&parts, body).await {
+        let mut body = Some(body);
+        let answer = self.answer(&parts, &mut body).await;
+        if let Some(unread) = body.filter(|_| !parts.headers.contains_key(http::header::EXPECT)) {
+            discard(unread).await;
+        }
+        let mut response = match answer {
             Ok(reply) => reply.into_response(),
             Err(problem) => {
                 let mut response = problem.envelope().into_response(&request_id);
@@ -127,7 +136,7 @@ impl Quilt {
         response
     }
 
-    async fn answer(&self, parts: &Parts, body: Body) -> Result<Reply, Problem> {
+    async fn answer(&self, parts: &Parts, body: &mut Option<Body>) -> Result<Reply, Problem> {
         let Some(route) = Route::of(parts.uri.path()) else { return Err(refuse::not_found("route")) };
         // HEAD is GET whose body the transport leaves out.
         let method = if parts.method == Method::HEAD { &Method::GET } else { &parts.method };
@@ -161,7 +170,7 @@ impl Quilt {
         if *method == Method::DELETE {
             return self.delete(&call, route).await;
         }
-        let body = match read_object(body).await {
+        let body = match read_object(body.take().unwrap_or_default()).await {
             Ok(body) => body,
             Err(problem) => {
                 // A bad body is told only to those who may send one.
@@ -327,15 +336,27 @@ async fn judge_credential(call: &Call<'_>, route: &Route<'_>) -> Result<(), Prob
     .await
 }
 
+/// Lets a body pass that the answer does not depend on, so that the connection can be used again.
+async fn discard(mut body: Body) {
+    let mut left = BODY_BYTES_MAX;
+    let passing = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // Whoever sends too much or too slowly loses the connection with the answer.
+    let _in_time = tokio::time::timeout(DISCARD_WITHIN, passing).await;
+}
+
 /// Reads the body as a JSON object; nothing at all equals `{}`.
 async fn read_object(body: Body) -> Result<Map<String, Value>, Problem> {
-    let bytes = match Limited::new(body, BODY_BYTES_MAX).collect().await {
-        Ok(collected) => collected.to_bytes(),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
-            return Err(refuse::too_large("the body", "body", BODY_BYTES_MAX, Value::Null));
-        }
-        Err(error) => return Err(refuse::with(Code::BadRequest, format!("the body was not received: {error}"))),
-    };
+    let bytes = read_body(body, BODY_BYTES_MAX).await.map_err(|problem| match problem.envelope().code {
+        Code::PayloadTooLarge => refuse::too_large("the body", "body", BODY_BYTES_MAX, Value::Null),
+        code => refuse::with(code, problem.to_string()).details(json!({"field": "body"})),
+    })?;
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(Map::new());
     }

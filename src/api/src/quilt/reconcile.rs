@@ -3,6 +3,7 @@
 use quilt_raft::AskError;
 use serde_json::json;
 
+use super::asking::ask;
 use super::call::Call;
 use super::refuse;
 use super::reply::Reply;
@@ -14,7 +15,7 @@ const SERVICE: &str = "reconcile";
 pub(crate) async fn run(call: &Call<'_>, cluster: &str) -> Result<Reply, Problem> {
     call.read(|view| call.tenant_cluster(view, cluster).map(|_| ())).await?;
     let request = json!({"cluster": cluster}).to_string();
-    match call.replica().ask_leader(SERVICE, request.into(), call.remaining()).await {
+    match ask(call.replica(), SERVICE, request.into(), call.remaining()).await {
         Ok(_) => Ok(Reply::success()),
         Err(AskError::NoLeader | AskError::Stopped) => Err(refuse::no_leader()),
         Err(other) => Err(refuse::internal(other)),

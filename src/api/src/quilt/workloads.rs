@@ -68,11 +68,10 @@ pub(crate) async fn create(call: &Call<'_>, cluster: &str, body: &Map<String, Va
             let key = WORKLOADS.key(cluster, NAMESPACE, &name).ok_or_else(|| refuse::internal("workload key"))?;
             let object = json!({"metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec.document()});
             let target = Target::new(call, tenant.admitted(entry), WORKLOADS.kind(), NAMESPACE, &name);
-            Ok(target.create(view, object, &id)?.map(|_| key))
+            Ok(target.create(view, object, &id)?.map(|value| Stored { key, value }))
         })
         .await?;
-    let shown = until_placed(call, cluster, &id, &written.answer, 1, written.last).await?;
-    Ok(Reply::created(shown))
+    Ok(Reply::created(until_placed(call, cluster, written.answer, written.last).await))
 }
 
 /// `spec.name` if it can be and is free, else a name made from it and the id.
@@ -92,25 +91,23 @@ pub(crate) async fn replace(
     let written = call
         .write(|view| {
             let (tenant, entry) = call.tenant_cluster(view, cluster)?;
-            spec.check()?;
             let Some(workload) = own(view, &entry.cluster.id, id)? else {
-                return Err(match Projection::of(view, &entry.cluster.id)?.source(id) {
-                    Some(source) => managed_by_kubernetes(source),
-                    None => refuse::not_found("workload"),
-                });
+                let projection = Projection::of(view, &entry.cluster.id)?;
+                let source = projection.source(id).ok_or_else(|| refuse::not_found("workload"))?;
+                spec.check()?;
+                return Err(managed_by_kubernetes(source));
             };
+            spec.check()?;
             let target =
                 Target::new(call, tenant.admitted(entry), WORKLOADS.kind(), workload.namespace(), workload.name());
             let changed = |workload: &mut Value| {
                 workload["spec"] = spec.document();
                 Ok(())
             };
-            let generation = |new: Value| new["metadata"]["generation"].as_u64().unwrap_or(1);
-            Ok(target.update(view, Part::Main, changed)?.map(|new| (workload.key, generation(new))))
+            Ok(target.update(view, Part::Main, changed)?.map(|value| Stored { key: workload.key, value }))
         })
         .await?;
-    let (key, generation) = written.answer;
-    Ok(Reply::ok(until_placed(call, cluster, id, &key, generation, written.last).await?))
+    Ok(Reply::ok(until_placed(call, cluster, written.answer, written.last).await))
 }
 
 fn managed_by_kubernetes(source: &Source) -> Problem {
@@ -163,20 +160,29 @@ fn behind(view: &View, cluster: &str, source: &Source) -> Result<(&'static Kind,
     found.ok_or_else(|| managed_by_kubernetes(source))
 }
 
-/// The workload as shown once every slot of `generation` has a placement that is bound or known to be unschedulable
-/// now, or the wait is over.
-async fn until_placed(
+/// The workload as shown once every slot of its generation has a placement that is bound or known to be unschedulable
+/// now, or the wait is over. It is committed: whatever keeps this replica from showing more, as it was written it can
+/// be shown.
+async fn until_placed(call: &Call<'_>, cluster: &str, workload: Stored, written: Option<Revision>) -> Value {
+    match placed(call, cluster, &workload, written).await {
+        Ok(Some(shown)) => shown,
+        Ok(None) | Err(_) => Source::Own(workload).render(cluster, &[]),
+    }
+}
+
+/// `None` when somebody deleted it meanwhile.
+async fn placed(
     call: &Call<'_>,
     cluster: &str,
-    id: &str,
-    key: &Key,
-    generation: u64,
+    workload: &Stored,
     written: Option<Revision>,
-) -> Result<Value, Problem> {
+) -> Result<Option<Value>, Problem> {
+    let key = &workload.key;
+    let generation = workload.value["metadata"]["generation"].as_u64().unwrap_or(1);
     let until = call.deadline.min(Instant::now() + PLACED_WITHIN);
     let seen = written.map_or(Consistency::Stale, Consistency::AtLeast);
-    let mut view = call.replica().read(seen, call.remaining()).await?;
-    let pods = KeyPrefix::namespace(cluster, "", "pods", NAMESPACE).map_err(refuse::internal)?;
+    let mut view = call.replica().read(seen, until.saturating_duration_since(Instant::now())).await?;
+    let pods = KeyPrefix::namespace(cluster, "", "pods", workload.namespace()).map_err(refuse::internal)?;
     let mut workload_changes = call.replica().watch(KeyPrefix::exact(key), view.revision());
     let mut pod_changes = call.replica().watch(pods, view.revision());
     while !is_placed(&view, cluster, key, generation)? {
@@ -192,11 +198,8 @@ async fn until_placed(
         view = call.replica().read(Consistency::Stale, call.remaining()).await?;
     }
     let stored = view.get(key)?.map(|record| Stored::parse(key.clone(), &record)).transpose()?;
-    match stored.filter(|stored| stored.uid() == id) {
-        Some(stored) => Ok(own_workload(&view, cluster, stored)?),
-        // Deleted by someone else while this request waited: there is nothing left to show.
-        None => Err(refuse::not_found("workload")),
-    }
+    let stored = stored.filter(|stored| stored.uid() == workload.uid());
+    Ok(stored.map(|stored| own_workload(&view, cluster, stored)).transpose()?)
 }
 
 fn is_placed(view: &View, cluster: &str, key: &Key, generation: u64) -> Result<bool, Problem> {

@@ -52,10 +52,12 @@ pub(crate) async fn heartbeat(
     };
     // Nothing to write is a claim about the state like a refusal: it is judged on a linearizable view, so that a token
     // revoked on one replica is refused on every other at once. Such looks are batched.
-    let name = call.write(plan).await?.answer;
-    match quilt.beats.beat(call.replica(), cluster, &name, call.remaining()).await {
+    let written = call.write(plan).await?;
+    match quilt.beats.beat(call.replica(), cluster, &written.answer, call.remaining()).await {
         Ok(()) => Ok(Reply::success()),
-        Err(AskError::NoLeader | AskError::Stopped) => Err(refuse::no_leader()),
+        // What was reported is stored; a leader that was not told counts the node's silence from its own election.
+        Err(_) if written.first.is_some() => Ok(Reply::success()),
+        Err(AskError::NoLeader | AskError::Stopped | AskError::Failed(_)) => Err(refuse::no_leader()),
         Err(other) => Err(refuse::internal(other)),
     }
 }

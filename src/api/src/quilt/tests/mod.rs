@@ -6,6 +6,8 @@ mod bad_input;
 mod flow;
 mod nodes;
 mod races;
+mod refusals;
+mod shapes;
 mod workloads;
 
 use std::collections::BTreeMap;
