@@ -32,7 +32,7 @@ pub(crate) struct Connection {
     /// Certificate authority of the control plane, PEM.
     #[arg(long, global = true, env = "QUILTD_CA", value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
-    /// File that holds the admin key.
+    /// File that holds the key: the admin key, or a tenant's for its clusters.
     #[arg(long, global = true, env = "QUILTD_TOKEN_FILE", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// How long to wait for an answer, such as 5s, 500ms or 2m.
@@ -126,7 +126,7 @@ fn address(text: &str) -> Result<String, String> {
 }
 
 /// A time with its unit; a bare number is seconds.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let expected = || "expected a time, such as 5s, 500ms or 2m".to_owned();
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let number: u64 = number.parse().map_err(|_| expected())?;
@@ -134,6 +134,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         "ms" => Duration::from_millis(number),
         "s" | "" => Duration::from_secs(number),
         "m" => Duration::from_secs(number.saturating_mul(60)),
+        "h" => Duration::from_secs(number.saturating_mul(3600)),
         _ => return Err(expected()),
     };
     if time.is_zero() { Err("expected a time above zero".into()) } else { Ok(time) }
@@ -157,8 +158,7 @@ async fn refusal(answer: reqwest::Response) -> anyhow::Error {
     let failure = match status {
         StatusCode::NOT_FOUND => Failure::NotFound(message),
         StatusCode::UNAUTHORIZED => {
-            let hint =
-                "give the file of the control plane's admin key with --token-file FILE; a tenant's key is another";
+            let hint = "give the right key's file with --token-file: the admin key, or for clusters their tenant's";
             return hinted(anyhow::anyhow!("{message}"), hint);
         }
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Failure::Unavailable(message),
@@ -195,10 +195,10 @@ mod tests {
     /// Times have units; a number alone is seconds, as it was before there were any.
     #[test]
     fn times_are_parsed() {
-        for (text, meant) in [("5s", 5_000), ("500ms", 500), ("2m", 120_000), ("7", 7_000)] {
+        for (text, meant) in [("5s", 5_000), ("500ms", 500), ("2m", 120_000), ("1h", 3_600_000), ("7", 7_000)] {
             assert_eq!(duration(text), Ok(Duration::from_millis(meant)), "{text}");
         }
-        for wrong in ["", "s", "5h", "-1s", "1.5s", "0s", "5 s"] {
+        for wrong in ["", "s", "5d", "-1s", "1.5s", "0s", "5 s"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
     }

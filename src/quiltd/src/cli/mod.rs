@@ -2,6 +2,7 @@
 
 mod agent;
 mod client;
+mod cluster;
 mod completions;
 mod confirm;
 mod dev;
@@ -50,6 +51,7 @@ enum Command {
     Agent(agent::Agent),
     Status(status::Status),
     Tenant(tenant::Tenant),
+    Cluster(cluster::Cluster),
     Kubeconfig(kubeconfig::Kubeconfig),
     Operator(operator::Operator),
     Completions(completions::Completions),
@@ -65,6 +67,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Agent(command) => command.run(&cli.log),
         Command::Status(command) => command.run(),
         Command::Tenant(command) => command.run(),
+        Command::Cluster(command) => command.run(),
         Command::Kubeconfig(command) => command.run(),
         Command::Operator(command) => command.run(),
         Command::Completions(command) => command.run(Cli::command()),
