@@ -47,6 +47,9 @@ const HOST_PROGRAMS: &[(&str, &str)] = &[
     ("journalctl", include_str!("../stand-ins/journalctl")),
 ];
 
+/// What stands for cargo where a script of the clone builds.
+const CARGO: &str = include_str!("../stand-ins/cargo");
+
 /// Fails at the first command that fails, and notes its line.
 const STRICT: &str = "set -Eeuo pipefail; trap 'printf \"%s\\n\" \"$LINENO\" >\"$FAILED_LINE\"' ERR\n";
 
@@ -152,9 +155,7 @@ impl Reader {
             }
         }
         for (name, text) in HOST_PROGRAMS {
-            let program = root.join("bin").join(name);
-            std::fs::write(&program, text)?;
-            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
+            program(&root.join("bin").join(name), text)?;
         }
         let quiltd = binary::quiltd()?;
         let kubectl = which(&binary::kubectl()?)?;
@@ -185,13 +186,10 @@ impl Reader {
             .context("bash cannot be run")?;
         let stdin = shell.stdin.take().context("standard input is piped")?;
         let told = BufReader::new(shell.stdout.take().context("standard output is piped")?).lines();
-        let places = Places {
-            xtask: quiltd.with_file_name("xtask"),
-            quiltd,
-            network: Places::network_of(std::process::id()),
-            ports: Vec::new(),
-            root,
-        };
+        let xtask = quiltd.with_file_name("xtask");
+        let clone = prepare_build(&root, &quiltd, &xtask, &kubectl)?;
+        let places =
+            Places { xtask, clone, quiltd, network: Places::network_of(std::process::id()), ports: Vec::new(), root };
         let (page, directory, open) = (page.name.clone(), Some(directory), Vec::new());
         Ok(Self { page, directory, places, shell, stdin, told, open, steps: 0, _hold: held })
     }
@@ -257,8 +255,10 @@ impl Reader {
     async fn terminal(&mut self, line: usize, terminal: Terminal) -> Result<()> {
         let output = self.places.root.join(format!("steps/line-{line}.terminal"));
         // The variable makes every command of quiltd end with its standard input.
+        let build = self.places.root.join("build.env");
+        let place = terminal.at.map_or_else(String::new, |at| format!("cd '{}'; . {};", at.display(), build.display()));
         let text = format!(
-            "( QUILTD_STOP_WITH_STDIN=1 exec {command} ) <{hold} >{output} 2>&1 &\necho $!\ndisown $!\n",
+            "( {place} QUILTD_STOP_WITH_STDIN=1 exec {command} ) <{hold} >{output} 2>&1 &\necho $!\ndisown $!\n",
             command = terminal.command,
             hold = self.places.root.join("hold").display(),
             output = output.display(),
@@ -339,6 +339,42 @@ impl Reader {
     fn said(&self) -> Vec<String> {
         self.open.iter().map(|open| read(&open.output)).collect()
     }
+}
+
+fn program(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text)?;
+    Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))?)
+}
+
+/// Lets the scripts of the clone find what was built for these tests, as if they had just built it; the clone, unless
+/// it was built elsewhere than they build.
+fn prepare_build(root: &Path, quiltd: &Path, xtask: &Path, kubectl: &Path) -> Result<Option<PathBuf>> {
+    let target = quiltd.parent().filter(|profile| profile.ends_with("ci")).and_then(Path::parent);
+    let Some(target) = target.filter(|_| xtask.is_file()) else { return Ok(None) };
+    std::fs::create_dir_all(root.join("build"))?;
+    program(&root.join("build/cargo"), CARGO)?;
+    let home = PathBuf::from(var_os("HOME").unwrap_or_else(|| "/".into()));
+    let kept = |name: &str, usual: &str| var_os(name).map_or_else(|| home.join(usual), PathBuf::from);
+    let mut variables = vec![
+        ("XTASK", xtask.to_owned()),
+        ("REAL_CARGO", var_os("CARGO").map_or_else(|| which(Path::new("cargo")), |cargo| Ok(cargo.into()))?),
+        ("CARGO_HOME", kept("CARGO_HOME", ".cargo")),
+        ("RUSTUP_HOME", kept("RUSTUP_HOME", ".rustup")),
+        ("CARGO_TARGET_DIR", target.to_owned()),
+        ("QUILTD_KUBECTL", kubectl.to_owned()),
+        ("QUILTD_CACHE", root.join("tmp")),
+        // Of no use to a cargo that links nothing, and enough for the chores not to build it.
+        ("ROCKSDB_LIB_DIR", root.join("tmp")),
+    ];
+    for name in ["RUSTUP_TOOLCHAIN", "LIBCLANG_PATH"] {
+        variables.extend(var_os(name).map(|value| (name, PathBuf::from(value))));
+    }
+    let mut text = format!("export PATH='{}':$PATH\n", root.join("build").display());
+    for (name, value) in variables {
+        writeln!(text, "export {name}='{}'", value.display())?;
+    }
+    std::fs::write(root.join("build.env"), text)?;
+    Ok(Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?))
 }
 
 fn mentions(page: &Page, word: &str) -> bool {

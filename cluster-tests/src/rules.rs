@@ -3,8 +3,8 @@
 //!
 //! | on the page | in the test |
 //! |---|---|
-//! | `./scripts/dev ARGS` | `quiltd dev ARGS`: the script builds, which is the gate's business |
-//! | `quiltd dev`, without ports | on free ports; addresses `127.0.0.1:6443`, `:6444`, … become theirs |
+//! | `./scripts/dev ARGS` | the script, with a cargo that compiles nothing; `quiltd dev ARGS` when the tests were built elsewhere than it builds |
+//! | either, and `quiltd dev`, without ports | on free ports; addresses `127.0.0.1:6443`, `:6444`, … become theirs |
 //! | `./scripts/test` | nothing more: it is what runs the test |
 //! | `cargo xtask ARGS` | the built `xtask ARGS --help`: the words are parsed, the chore itself needs the clone |
 //! | `/tmp/quilt`, `/var/lib/`, `/etc/quilt`, `/etc/systemd/` | below the test's own directory |
@@ -38,6 +38,8 @@ pub struct Places {
     pub quiltd: PathBuf,
     /// The chores' program, built beside it.
     pub xtask: PathBuf,
+    /// The clone, if its scripts find there what was built for this run.
+    pub clone: Option<PathBuf>,
     /// First three bytes of the hosts' addresses.
     pub network: String,
     /// Ports of the replicas of `quiltd dev`, API and plain HTTP, once it runs.
@@ -60,6 +62,8 @@ pub enum Step {
 pub struct Terminal {
     /// The command.
     pub command: String,
+    /// Where it is typed, if not where the other commands are.
+    pub at: Option<PathBuf>,
     /// What a reader waits for before typing on elsewhere.
     pub awaits: Awaits,
 }
@@ -115,16 +119,18 @@ fn begins(line: &str, command: &str) -> bool {
 fn terminal(line: &str, places: &Places) -> Result<Terminal> {
     ensure!(!line.contains([';', '|', '&']), "`{line}` is more than one command");
     let dev = begins(line, "./scripts/dev") || begins(line, "quiltd dev");
-    let mut command = match line.strip_prefix("./scripts/dev") {
-        Some(arguments) => {
-            format!("'{}' dev{}", places.quiltd.display(), places.substitute(arguments).replace(" --yes", ""))
+    let (mut command, at) = match (line.strip_prefix("./scripts/dev"), &places.clone) {
+        (Some(_), Some(clone)) => (places.substitute(line), Some(clone.clone())),
+        (Some(arguments), None) => {
+            let arguments = places.substitute(arguments).replace(" --yes", "");
+            (format!("'{}' dev{arguments}", places.quiltd.display()), None)
         }
-        None => places.substitute(line),
+        (None, _) => (places.substitute(line), None),
     };
     if dev && !line.contains("-port") {
         command.push_str(" --api-port 0 --http-port 0 --peer-port 0");
     }
-    Ok(Terminal { command, awaits: if dev { Awaits::Ready } else { Awaits::Nothing } })
+    Ok(Terminal { command, at, awaits: if dev { Awaits::Ready } else { Awaits::Nothing } })
 }
 
 /// Lines that are commands, each with its continuations.
@@ -182,6 +188,7 @@ mod tests {
             root: "/t".into(),
             quiltd: "/b/quiltd".into(),
             xtask: "/b/xtask".into(),
+            clone: None,
             network: "127.9.9".into(),
             ports: vec![(6444, 1), (50_000, 2)],
         }
@@ -210,13 +217,28 @@ mod tests {
     #[test]
     fn staying_commands_get_a_terminal() {
         let ports = " --api-port 0 --http-port 0 --peer-port 0";
-        let dev = |start: &str| Step::Terminal(Terminal { command: format!("{start}{ports}"), awaits: Awaits::Ready });
+        let dev = |start: &str| {
+            Step::Terminal(Terminal { command: format!("{start}{ports}"), at: None, awaits: Awaits::Ready })
+        };
         assert_eq!(to("./scripts/dev\n"), dev("'/b/quiltd' dev"));
         assert_eq!(to("./scripts/dev --yes --dir /tmp/quilt\n"), dev("'/b/quiltd' dev --dir /t/tmp/quilt"));
         assert_eq!(to("quiltd dev --replicas 1\n"), dev("quiltd dev --replicas 1"));
-        let server =
-            Terminal { command: "quiltd server --id 1 --listen 127.9.9.1:6443".into(), awaits: Awaits::Nothing };
+        let server = Terminal {
+            command: "quiltd server --id 1 --listen 127.9.9.1:6443".into(),
+            at: None,
+            awaits: Awaits::Nothing,
+        };
         assert_eq!(to("quiltd server --id 1 \\\n  --listen 10.0.0.1:6443\n"), Step::Terminal(server));
+    }
+
+    /// Where the scripts find what was built, they are what is run.
+    #[test]
+    fn scripts_are_run_in_the_clone() {
+        let places = Places { clone: Some("/c".into()), ..places() };
+        let block = Block { line: 1, text: "./scripts/dev --yes --dir /tmp/quilt --api-port 7000\n".into() };
+        let command = "./scripts/dev --yes --dir /t/tmp/quilt --api-port 7000".into();
+        let terminal = Terminal { command, at: Some("/c".into()), awaits: Awaits::Ready };
+        assert_eq!(step(&block, &places).expect("a step"), Step::Terminal(terminal));
     }
 
     /// The gate is known by its name only, and a chore's words are given to the chore.

@@ -1,4 +1,4 @@
-//! RocksDB, built once: its C++ takes about ten minutes on two cores, so the library is kept outside the clone.
+//! RocksDB, built once: its C++ takes about fifteen minutes on two cores, so the library is kept outside the clone.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
@@ -56,7 +56,7 @@ struct ScriptRan {
 
 /// Builds the library with full optimisation, whatever profile it is linked into, and moves it into the cache whole.
 fn build(workspace: &Workspace, dir: &Path) -> Result<()> {
-    eprintln!("RocksDB is built once, which takes about 10 minutes on two cores; it is kept in {}", dir.display());
+    eprintln!("RocksDB is built once, which takes about 15 minutes on two cores; it is kept in {}", dir.display());
     let scratch = cache::dir()?.join("rocksdb-build");
     let mut child = workspace
         .cargo()
