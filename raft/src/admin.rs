@@ -1,12 +1,13 @@
 //! [`Admin`]: changes of the control plane itself. Asked on any replica, done by the leader; asking again is safe.
 
+mod reply;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::ChangeMembers;
-use openraft::errors::{ClientWriteError, InitializeError, RaftError};
+use openraft::errors::{InitializeError, RaftError};
 use openraft::type_config::TypeConfigExt;
 use prost::Message;
 use quilt_proto::state::{Compact, DropCluster};
@@ -14,7 +15,8 @@ use quilt_proto::{ClusterId, ReplicaId, Revision, command};
 use quilt_state::limits::COMPACT_ROWS_MAX;
 
 use crate::error::{AdminError, AskError};
-use crate::peer::{AdminRequest, Member, admin_request::Change};
+use crate::membership::{Changed, Membership};
+use crate::peer::{AdminReply, AdminRequest, Member, admin_request::Change};
 use crate::proposer::{Proposer, Refused};
 use crate::replica::Replica;
 use crate::state_machine::Raft;
@@ -23,10 +25,14 @@ use crate::types::{Node, TypeConfig};
 /// Name under which changes reach the leader.
 pub(crate) const SERVICE: &str = "internal/admin";
 
-/// How long a membership change may take; adding a learner includes sending it the whole state.
-const CHANGE_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a membership change may take: it waits for its turn, and for two rounds of agreement.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long other changes may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// The leader's answer that it has waited long enough is still waited for.
+const ANSWER_MARGIN: Duration = Duration::from_secs(1);
+/// Pause before the next leader is asked.
+const RETRY_AFTER: Duration = Duration::from_millis(25);
 
 /// Changes of the control plane itself.
 #[derive(Clone, Debug)]
@@ -62,8 +68,9 @@ impl Admin {
             wait.metrics(|now| now.membership_config.nodes().next().is_some(), "the members are known").await
         });
         let metrics = known.await.map_err(|_| AdminError::Stopped)?;
-        let membership =
-            metrics.map_err(|_| AdminError::Timeout("hearing from the founder voted for"))?.membership_config;
+        let membership = metrics
+            .map_err(|_| AdminError::Timeout("the founder voted for has not been heard from".into()))?
+            .membership_config;
         let voters: BTreeSet<u64> = membership.voter_ids().collect();
         let same = voters.iter().eq(wanted.keys()) && membership.nodes().eq(&wanted);
         if same {
@@ -89,42 +96,51 @@ impl Admin {
         asked.await.map_err(|_| AdminError::Stopped)?.map_err(|_| AdminError::Stopped)
     }
 
-    /// Adds a replica that receives the log but does not vote; returns once it has caught up.
+    /// Adds a replica that receives the log and does not vote. It need not run yet.
     ///
     /// # Errors
-    /// See [`AdminError`].
+    /// See [`AdminError`]; [`AdminError::Refused`] when it is a member at another address.
     pub async fn add_learner(&self, id: ReplicaId, address: String) -> Result<(), AdminError> {
-        self.ask(Change::AddLearner(Member { id: id.0, address }), CHANGE_TIMEOUT).await
+        self.ask(Change::AddLearner(Member { id: id.0, address }), CHANGE_TIMEOUT).await.map(drop)
     }
 
-    /// Makes a learner a voter.
+    /// Makes a learner a voter, once it has caught up with what the log holds now.
     ///
     /// # Errors
-    /// See [`AdminError`].
-    pub async fn promote(&self, id: ReplicaId) -> Result<(), AdminError> {
-        self.ask(Change::Promote(id.0), CHANGE_TIMEOUT).await
+    /// See [`AdminError`]; [`AdminError::Timeout`] when it has not caught up within `patience`.
+    pub async fn promote(&self, id: ReplicaId, patience: Duration) -> Result<(), AdminError> {
+        self.ask(Change::Promote(id.0), patience).await.map(drop)
+    }
+
+    /// Makes a voter a learner: it still receives the log.
+    ///
+    /// # Errors
+    /// See [`AdminError`]; [`AdminError::Unsafe`] when the voters that are left could not go on.
+    pub async fn demote(&self, id: ReplicaId) -> Result<(), AdminError> {
+        self.ask(Change::Demote(id.0), CHANGE_TIMEOUT).await.map(drop)
     }
 
     /// Removes a replica for good. Its id must never be used again.
     ///
     /// # Errors
-    /// See [`AdminError`].
+    /// See [`AdminError`]; [`AdminError::Unsafe`] when the voters that are left could not go on.
     pub async fn remove(&self, id: ReplicaId) -> Result<(), AdminError> {
-        self.ask(Change::Remove(id.0), CHANGE_TIMEOUT).await
+        self.ask(Change::Remove(id.0), CHANGE_TIMEOUT).await.map(drop)
     }
 
-    /// Hands leadership to another voter; returns once it leads, or any other replica does.
+    /// Hands leadership to a voter, to the one most up to date when none is named. Returns who was asked to lead, once it
+    /// does; it may have lost it again by then.
     ///
     /// # Errors
     /// See [`AdminError`].
-    pub async fn transfer_leadership(&self, to: ReplicaId) -> Result<(), AdminError> {
-        self.ask(Change::TransferTo(to.0), TIMEOUT).await?;
+    pub async fn transfer_leadership(&self, to: Option<ReplicaId>) -> Result<ReplicaId, AdminError> {
+        let to = self.ask(Change::TransferTo(to.map_or(0, |to| to.0)), TIMEOUT).await?;
         let mut destination = self.replica.destination();
-        let moved = async { destination.wait_for(|now| now.leader == Some(to.0)).await.map(drop) };
+        let moved = async { destination.wait_for(|now| now.leader == Some(to)).await.map(drop) };
         match TypeConfig::timeout(TIMEOUT, moved).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => Ok(ReplicaId(to)),
             Ok(Err(_)) => Err(AdminError::Stopped),
-            Err(_) => Err(AdminError::Timeout("leadership transfer")),
+            Err(_) => Err(AdminError::Timeout(format!("replica {to} was asked to lead and does not yet"))),
         }
     }
 
@@ -155,7 +171,7 @@ impl Admin {
     /// # Errors
     /// See [`AdminError`].
     pub async fn drop_cluster(&self, cluster: ClusterId) -> Result<(), AdminError> {
-        self.ask(Change::DropCluster(cluster.0), TIMEOUT).await
+        self.ask(Change::DropCluster(cluster.0), TIMEOUT).await.map(drop)
     }
 
     /// Lets go of a cluster's history up to `floor` now, as upkeep does with age; on the leader only. Reads at and watches
@@ -176,7 +192,7 @@ impl Admin {
                 match TypeConfig::timeout(TIMEOUT, done).await {
                     Ok(Ok(true)) => {}
                     Ok(_) => return Err(AdminError::NotLeader { leader }),
-                    Err(_) => return Err(AdminError::Timeout("compaction")),
+                    Err(_) => return Err(AdminError::Timeout("the compaction is still under way".into())),
                 }
             }
             Ok(())
@@ -184,13 +200,31 @@ impl Admin {
         compacted.await.map_err(|_| AdminError::Stopped)?
     }
 
-    async fn ask(&self, change: Change, timeout: Duration) -> Result<(), AdminError> {
-        let body = AdminRequest { change: Some(change) }.encode_to_vec();
-        match self.replica.ask_leader(SERVICE, body.into(), timeout).await {
-            Ok(_) => Ok(()),
-            Err(AskError::NoLeader) => Err(AdminError::NotLeader { leader: self.replica.status().leader }),
-            Err(AskError::Stopped) => Err(AdminError::Stopped),
-            Err(error) => Err(AdminError::Refused(error.to_string())),
+    /// Asks the leader, and the next one for as long as leadership moves. Gives the replica it was about.
+    async fn ask(&self, change: Change, patience: Duration) -> Result<u64, AdminError> {
+        use openraft::Instant as _;
+
+        let began = TypeConfig::now();
+        loop {
+            let left = patience.saturating_sub(began.elapsed());
+            let patience_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+            let body = AdminRequest { change: Some(change.clone()), patience_ms }.encode_to_vec();
+            let asked = self.replica.ask_leader(SERVICE, body.into(), left + ANSWER_MARGIN).await;
+            let reply = match asked {
+                Ok(reply) => reply,
+                Err(AskError::NoLeader) => return Err(AdminError::NotLeader { leader: self.replica.status().leader }),
+                Err(AskError::Stopped) => return Err(AdminError::Stopped),
+                Err(error) => return Err(AdminError::Refused(error.to_string())),
+            };
+            let reply = AdminReply::decode(reply).map_err(|error| AdminError::Refused(error.to_string()))?;
+            match reply::read(reply) {
+                Ok(Changed::Done(id)) => return Ok(id),
+                Ok(Changed::Moved) | Err(AdminError::NotLeader { .. }) if !left.is_zero() => {
+                    TypeConfig::sleep(RETRY_AFTER).await;
+                }
+                Ok(Changed::Moved) => return Err(AdminError::NotLeader { leader: None }),
+                Err(error) => return Err(error),
+            }
         }
     }
 }
@@ -203,82 +237,33 @@ pub(crate) async fn take_snapshot(raft: &Raft, index: u64, timeout: Duration) ->
         |metrics| metrics.snapshot.as_ref().is_some_and(|snapshot| snapshot.index >= index),
         "snapshot covers the applied state",
     );
-    covered.await.map(drop).map_err(|_| AdminError::Timeout("snapshot"))
+    covered.await.map(drop).map_err(|_| AdminError::Timeout("the snapshot is still being made".into()))
 }
 
 /// The leader's side.
-pub(crate) async fn serve(raft: Raft, proposer: Arc<Proposer>, body: Bytes) -> Result<Bytes, String> {
+pub(crate) async fn serve(membership: &Membership, proposer: &Proposer, body: Bytes) -> Result<Bytes, String> {
     let request = AdminRequest::decode(body).map_err(|error| error.to_string())?;
-    match request.change.ok_or("empty request")? {
-        Change::AddLearner(member) => {
-            finish(raft.add_learner(member.id, Node::new(member.address), false).await.map(drop)).await?;
-            caught_up(&raft, member.id).await
-        }
-        Change::Promote(id) => {
-            let change = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
-            finish(raft.change_membership(change, true).await.map(drop)).await
-        }
-        Change::Remove(id) => remove(&raft, id).await,
-        Change::TransferTo(id) => {
-            use openraft::async_runtime::watch::WatchReceiver as _;
-            let voter = raft.metrics().borrow_watched().membership_config.voter_ids().any(|voter| voter == id);
-            if !voter {
-                return Err(format!("replica {id} is not a voter"));
-            }
-            raft.trigger().transfer_leader(id).await.map_err(|error| error.to_string())
-        }
-        Change::DropCluster(cluster) => {
-            if cluster.is_empty() {
-                return Err("the tenant range cannot be dropped".into());
-            }
-            let dropped = proposer.command(command::Kind::DropCluster(DropCluster { cluster }));
-            match dropped {
-                Ok(done) => done.await.map(drop).map_err(|_| "leadership changed: ask again".to_owned()),
-                Err(Refused::NotLeader) => Err("leadership changed: ask again".into()),
-                Err(Refused::Overloaded(limit)) => Err(format!("too much is waiting: limit {limit} is reached")),
-            }
-        }
-    }?;
-    Ok(Bytes::new())
-}
-
-/// Waits until a learner holds everything that was in the log when it was asked for: by log match, not by time.
-async fn caught_up(raft: &Raft, id: u64) -> Result<(), String> {
-    use openraft::async_runtime::watch::WatchReceiver as _;
-
-    let target = raft.metrics().borrow_watched().last_log_index;
-    let wait = raft.wait(Some(CHANGE_TIMEOUT));
-    let matched = wait.metrics(
-        |metrics| {
-            let replication = metrics.replication.as_ref();
-            let matched = replication.map(|peers| peers.get(&id).and_then(|at| at.as_ref().map(|at| at.index)));
-            // A leadership that has ended cannot tell; the caller asks the next leader.
-            matched.is_none_or(|matched| matched >= target)
-        },
-        "the learner has caught up",
-    );
-    let metrics = matched.await.map_err(|_| format!("replica {id} did not catch up in time; it is a learner now"))?;
-    if metrics.replication.is_some() { Ok(()) } else { Err("leadership changed: ask again".into()) }
-}
-
-async fn remove(raft: &Raft, id: u64) -> Result<(), String> {
-    use openraft::async_runtime::watch::WatchReceiver as _;
-    let membership = raft.metrics().borrow_watched().membership_config.clone();
-    if membership.get_node(&id).is_none() {
-        return Ok(()); // removed before: asking again is safe
-    }
-    let mut voters = membership.voter_ids();
-    if voters.next() == Some(id) && voters.next().is_none() {
-        return Err(format!("replica {id} is the last voter"));
-    }
-    let change = if membership.voter_ids().any(|voter| voter == id) {
-        ChangeMembers::RemoveVoters(BTreeSet::from([id]))
-    } else {
-        ChangeMembers::RemoveNodes(BTreeSet::from([id]))
+    let patience = Duration::from_millis(request.patience_ms);
+    let done = match request.change.ok_or("a change this release does not know")? {
+        Change::AddLearner(member) => membership.add_learner(member).await,
+        Change::Promote(id) => membership.promote(id, patience).await,
+        Change::Demote(id) => membership.demote(id).await,
+        Change::Remove(id) => membership.remove(id).await,
+        Change::TransferTo(id) => membership.transfer(Some(id).filter(|id| *id != 0)).await,
+        Change::DropCluster(cluster) => drop_cluster(proposer, cluster).await,
     };
-    finish(raft.change_membership(change, false).await.map(drop)).await
+    Ok(reply::written(done).encode_to_vec().into())
 }
 
-async fn finish(result: Result<(), RaftError<TypeConfig, ClientWriteError<TypeConfig>>>) -> Result<(), String> {
-    result.map_err(|error| error.to_string())
+async fn drop_cluster(proposer: &Proposer, cluster: String) -> Result<Changed, AdminError> {
+    if cluster.is_empty() {
+        return Err(AdminError::Refused("the tenant range cannot be dropped".into()));
+    }
+    match proposer.command(command::Kind::DropCluster(DropCluster { cluster })) {
+        Ok(done) => done.await.map(|_| Changed::Done(0)).map_err(|_| AdminError::NotLeader { leader: None }),
+        Err(Refused::NotLeader) => Err(AdminError::NotLeader { leader: None }),
+        Err(Refused::Overloaded(limit)) => {
+            Err(AdminError::Refused(format!("too much is waiting: limit {limit} is reached")))
+        }
+    }
 }

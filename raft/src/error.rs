@@ -1,6 +1,6 @@
 //! Why a replica could not do what it was asked. One enum per call; none of them knows HTTP.
 
-use quilt_proto::Revision;
+use quilt_proto::{ReplicaId, Revision};
 
 /// Why [`crate::Replica::propose`] has no decision to give.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -120,20 +120,73 @@ pub enum AdminError {
     #[error("not the leader; the leader is {}", leader.map_or_else(|| "unknown".into(), |id| id.to_string()))]
     NotLeader {
         /// Who leads, if known.
-        leader: Option<quilt_proto::ReplicaId>,
+        leader: Option<ReplicaId>,
     },
+    /// There is no such replica.
+    #[error("no replica {id}: the members are {}", listed(members))]
+    UnknownMember {
+        /// Who was asked for.
+        id: ReplicaId,
+        /// Who is there.
+        members: Vec<ReplicaId>,
+    },
+    /// The voters that would be left could not agree on anything.
+    #[error("{0}")]
+    Unsafe(UnsafeChange),
     /// The change is not possible now.
     #[error("refused: {0}")]
     Refused(String),
     /// It was started but did not finish in time; asking again is safe.
     #[error("not finished in time: {0}")]
-    Timeout(&'static str),
+    Timeout(String),
     /// Proposing it failed.
     #[error(transparent)]
     Propose(#[from] ProposeError),
     /// The replica is shutting down or has failed.
     #[error("the replica has stopped")]
     Stopped,
+}
+
+/// A change of voters after which nothing could be written any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnsafeChange {
+    /// The voter that was to go.
+    pub id: ReplicaId,
+    /// Voters that would be left.
+    pub left: u64,
+    /// How many of them answer the leader.
+    pub reachable: u64,
+    /// How many of them must, for a majority.
+    pub needed: u64,
+    /// Those that do not.
+    pub silent: Vec<SilentVoter>,
+}
+
+/// A voter that does not answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SilentVoter {
+    /// Which.
+    pub id: ReplicaId,
+    /// Milliseconds since it last answered this leader; `None` when it never did.
+    pub silent_ms: Option<u64>,
+}
+
+impl std::fmt::Display for UnsafeChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { id, left, reachable, needed, silent } = self;
+        write!(f, "without replica {id}, {reachable} of {left} voters would remain reachable and {needed} are needed")?;
+        for SilentVoter { id, silent_ms } in silent {
+            match silent_ms {
+                Some(ms) => write!(f, "; replica {id} has not been heard from for {} s", ms / 1000)?,
+                None => write!(f, "; replica {id} has not been heard from")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn listed(members: &[ReplicaId]) -> String {
+    members.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Why a replica cannot be opened.

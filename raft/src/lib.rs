@@ -17,6 +17,7 @@ mod housekeeping;
 mod hub;
 mod leadership;
 mod log_store;
+mod membership;
 mod proposer;
 mod read;
 mod recovery;
@@ -52,7 +53,7 @@ pub(crate) mod peer {
 }
 
 pub use admin::Admin;
-pub use error::{AdminError, AskError, OpenError, ProposeError, ReadError, WatchError};
+pub use error::{AdminError, AskError, OpenError, ProposeError, ReadError, SilentVoter, UnsafeChange, WatchError};
 pub use hub::{Batch, EventStream};
 pub use leadership::{LeaderId, Leadership};
 pub use recovery::{Findings, NewEpoch, RecoveryError, epoch_at, examine, replay, restore};

@@ -6,7 +6,11 @@ use openraft::{Instant as _, ServerState};
 use quilt_proto::ReplicaId;
 
 use crate::leadership::Leadership;
+use crate::transport::PeerReport;
 use crate::types::Metrics;
+
+/// A member that answered the leader within this counts as alive.
+pub(crate) const ALIVE_WITHIN: Duration = Duration::from_secs(2);
 
 /// What part a replica plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -41,6 +45,12 @@ pub struct Member {
     pub last_contact_ms: Option<u64>,
     /// Time since this replica last heard from it on its own.
     pub last_heard_ms: Option<u64>,
+    /// Last index it has applied, as it said itself within the last seconds it was heard.
+    pub applied_index: Option<u64>,
+    /// Term of that index.
+    pub term: Option<u64>,
+    /// What the layers above it said of it, see [`crate::Replica::describe`].
+    pub about: Option<String>,
 }
 
 /// One picture of a replica.
@@ -128,11 +138,11 @@ pub(crate) fn quorum_acknowledged_ms(metrics: &Metrics) -> Option<u64> {
     metrics.last_quorum_acked.as_ref().map(|acked| millis(acked.elapsed()))
 }
 
-/// The members, and how many voters may fail. `alive_within` is how recent an answer counts as alive.
+/// The members, and how many voters may fail.
 pub(crate) fn members(
     metrics: &Metrics,
     heard: impl Fn(u64) -> Option<Duration>,
-    alive_within: Duration,
+    report: impl Fn(u64) -> Option<PeerReport>,
 ) -> (Vec<Member>, u64) {
     let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
     let leads = metrics.state == ServerState::Leader;
@@ -152,6 +162,8 @@ pub(crate) fn members(
                 Some(beats) => beats.get(id).and_then(|at| at.as_ref().map(|at| at.elapsed())),
                 None => None,
             };
+            let report = report(*id);
+            let about = report.as_ref().and_then(|report| String::from_utf8(report.about.to_vec()).ok());
             Member {
                 id: ReplicaId(*id),
                 address: node.addr.clone(),
@@ -160,12 +172,15 @@ pub(crate) fn members(
                 lag_entries: matched_index.map(|matched| last.unwrap_or(0).saturating_sub(matched)),
                 last_contact_ms: contact.map(millis),
                 last_heard_ms: heard(*id).map(millis),
+                applied_index: report.as_ref().map(|report| report.applied_index),
+                term: report.as_ref().map(|report| report.term),
+                about: about.filter(|text| !text.is_empty()),
             }
         })
         .collect();
     let alive = |id: &u64| {
         let member = members.iter().find(|member| member.id.0 == *id);
-        !leads || member.is_some_and(|member| member.last_contact_ms.is_some_and(|ms| ms <= millis(alive_within)))
+        !leads || member.is_some_and(|member| member.last_contact_ms.is_some_and(|ms| ms <= millis(ALIVE_WITHIN)))
     };
     // During a joint change every configuration needs its own majority: the weaker one counts.
     let spare = metrics.membership_config.get_joint_config().iter().map(|config| {

@@ -19,6 +19,7 @@ use crate::housekeeping::Housekeeping;
 use crate::hub::Hub;
 use crate::leadership::{self, Leadership};
 use crate::log_store::LogStore;
+use crate::membership::Membership;
 use crate::proposer::Proposer;
 use crate::read::ReadIndex;
 use crate::requests::Requests;
@@ -88,8 +89,13 @@ pub(super) async fn assemble(
     let reads = Arc::new(ReadIndex::new(id, Arc::clone(&applied)));
     let services = Arc::new(Services::new(id, leadership.subscribe(), destination.subscribe(), Arc::clone(&peers)));
     {
-        let (raft, proposer) = (raft.clone(), Arc::clone(&proposer));
-        let handler: Handler = Arc::new(move |body| Box::pin(admin::serve(raft.clone(), Arc::clone(&proposer), body)));
+        let (membership, proposer) = (Arc::new(Membership::new(id, raft.clone())), Arc::clone(&proposer));
+        let (changing, held) = (Arc::clone(&membership), leadership.subscribe());
+        TypeConfig::spawn(async move { changing.finish_abandoned(held).await });
+        let handler: Handler = Arc::new(move |body| {
+            let (membership, proposer) = (Arc::clone(&membership), Arc::clone(&proposer));
+            Box::pin(async move { admin::serve(&membership, &proposer, body).await })
+        });
         services.register(admin::SERVICE, handler);
     }
 
@@ -137,6 +143,7 @@ pub(super) async fn assemble(
             stop(&stopped, &requests, &hub, &reads, &reason);
         });
     }
+    let about = Arc::default();
     if let Some((listener, tls)) = listening {
         TypeConfig::spawn(transport::stand_when_reset(raft.clone(), Arc::clone(&peers), lease, reset));
         TypeConfig::spawn(transport::keep_in_touch(Arc::clone(&peers), Arc::clone(&applied)));
@@ -151,6 +158,7 @@ pub(super) async fn assemble(
             services: Arc::clone(&services),
             reads: Arc::clone(&reads),
             applied: Arc::clone(&applied),
+            about: Arc::clone(&about),
             snapshots,
             leadership: leadership.subscribe(),
         };
@@ -181,6 +189,7 @@ pub(super) async fn assemble(
         reads,
         services,
         peers,
+        about,
         tls,
         retention,
         leadership: leadership.subscribe(),

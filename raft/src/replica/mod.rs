@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::type_config::TypeConfigExt;
+use parking_lot::RwLock;
 use quilt_proto::{KeyPrefix, ReplicaId, Revision, Txn};
 use quilt_state::Store;
 use quilt_storage::LogEngine;
@@ -35,7 +36,7 @@ use crate::retention::Retention;
 use crate::service::{Handler, Services};
 use crate::state_machine::Raft;
 use crate::status::{self, Load, Status};
-use crate::transport::{PeerIdentity, Peers, Tls, TransportOptions};
+use crate::transport::{PeerIdentity, PeerReport, Peers, Tls, TransportOptions};
 use crate::types::TypeConfig;
 use crate::view::{Consistency, View};
 
@@ -49,8 +50,6 @@ const EXPIRY_MARGIN_MS: u64 = 500;
 const LOCAL_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a background write may wait for its turn.
 const BACKGROUND_PATIENCE: Duration = Duration::from_secs(60);
-/// A member that answered the leader within this counts as alive.
-const ALIVE_WITHIN: Duration = Duration::from_secs(2);
 
 struct Inner {
     options: Options,
@@ -67,6 +66,7 @@ struct Inner {
     reads: Arc<ReadIndex>,
     services: Arc<Services>,
     peers: Arc<Peers>,
+    about: Arc<RwLock<Bytes>>,
     tls: Option<Arc<Tls>>,
     retention: Retention,
     leadership: watch::Receiver<Leadership>,
@@ -262,8 +262,10 @@ impl Replica {
 
         let inner = &self.inner;
         let metrics = inner.raft.metrics().borrow_watched().clone();
-        let (members, failures_tolerated) = status::members(&metrics, |id| inner.peers.heard(id), ALIVE_WITHIN);
         let mark = inner.applied.mark();
+        let own = || PeerReport { term: mark.term, applied_index: mark.index, about: inner.about.read().clone() };
+        let report = |id| if id == inner.options.id.0 { Some(own()) } else { inner.peers.report(id) };
+        let (members, failures_tolerated) = status::members(&metrics, |id| inner.peers.heard(id), report);
         let error = inner.stopped.borrow().clone();
         Status {
             id: inner.options.id,
@@ -295,6 +297,11 @@ impl Replica {
             },
             error,
         }
+    }
+
+    /// Says what peers are told of this replica beside what raft knows: see [`crate::Member::about`].
+    pub fn describe(&self, about: String) {
+        *self.inner.about.write() = about.into();
     }
 
     /// Leadership gained and lost, as it may be relied on.

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
@@ -18,10 +19,10 @@ use super::PeerError;
 use super::control::{Client, Dial};
 use super::stream::PeerStream;
 use super::tls::{self, Tls};
-use crate::peer::Hello;
 use crate::peer::control_frame::Body;
 use crate::peer::data_client::DataClient;
 use crate::peer::snapshot_transfer_client::SnapshotTransferClient;
+use crate::peer::{Hello, PingReply};
 
 /// A peer message: a raft entry and what surrounds it. tonic's own default is 4 MiB, on both sides.
 pub(crate) const PEER_MESSAGE_BYTES_MAX: usize = 20 << 20;
@@ -78,6 +79,19 @@ pub(crate) struct Connection {
     snapshots: Channel,
     /// When it was last heard from, on either side's connection.
     heard: Mutex<Option<tokio::time::Instant>>,
+    /// What it last said of itself.
+    report: Mutex<Option<PeerReport>>,
+}
+
+/// What a peer said of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerReport {
+    /// Term of the last entry it has applied.
+    pub(crate) term: u64,
+    /// The last index it has applied.
+    pub(crate) applied_index: u64,
+    /// What the layers above it say.
+    pub(crate) about: Bytes,
 }
 
 impl Connection {
@@ -97,7 +111,8 @@ impl Connection {
             (channel(id, &address, Arc::clone(tls))?, channel(id, &address, Arc::clone(tls))?)
         };
         let dial = Dial { address: address.clone(), hello, tls: Arc::clone(tls), resets: resets.clone() };
-        Ok(Self { id, introduce, control: Client::new(dial), data, snapshots, heard: Mutex::default(), address })
+        let (heard, report) = (Mutex::default(), Mutex::default());
+        Ok(Self { id, introduce, control: Client::new(dial), data, snapshots, heard, report, address })
     }
 
     /// Asks over the control connection.
@@ -126,6 +141,15 @@ impl Connection {
 
     pub(crate) fn note_heard(&self) {
         *self.heard.lock() = Some(tokio::time::Instant::now());
+    }
+
+    pub(crate) fn note_report(&self, reply: &PingReply) {
+        let (term, applied_index, about) = (reply.term, reply.applied_index, reply.about.clone());
+        *self.report.lock() = Some(PeerReport { term, applied_index, about });
+    }
+
+    pub(crate) fn report(&self) -> Option<PeerReport> {
+        self.report.lock().clone()
     }
 
     pub(crate) fn heard(&self) -> Option<tokio::time::Instant> {

@@ -35,6 +35,7 @@ use crate::peer::{
     AskRequest, ForwardReply, ForwardRequest, Hello, ReadIndexReply, ReadIndexRequest, ask_reply, read_index_reply,
 };
 use connection::Connection;
+pub(crate) use connection::PeerReport;
 
 /// How a replica talks to its peers.
 #[derive(Debug)]
@@ -147,6 +148,11 @@ impl Peers {
         if let Some(connection) = self.connections.read().get(&id) {
             connection.note_heard();
         }
+    }
+
+    /// What the peer last said of itself.
+    pub(crate) fn report(&self, id: u64) -> Option<PeerReport> {
+        self.connections.read().get(&id)?.report()
     }
 
     /// Time since the peer was last heard.

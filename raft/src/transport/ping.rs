@@ -25,6 +25,7 @@ pub(crate) async fn keep_in_touch(peers: Arc<Peers>, applied: Arc<Applied>) {
 async fn ping(connection: &Connection, applied: &Applied) {
     match connection.control(Body::Ping(PingRequest {}), TIMEOUT).await {
         Ok(Body::PingReply(reply)) => {
+            connection.note_report(&reply);
             let own = applied.mark();
             let hash = (reply.hash_high, reply.hash_low);
             if reply.applied_index == own.index && hash != own.hash {

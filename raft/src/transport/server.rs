@@ -5,9 +5,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::Either;
 use openraft::type_config::TypeConfigExt;
+use parking_lot::RwLock;
 use quilt_proto::state::RegisterSession;
 use quilt_proto::{ReplicaId, command};
 use tokio::io::AsyncReadExt;
@@ -61,6 +63,7 @@ pub(crate) struct Service {
     pub(crate) services: Arc<Services>,
     pub(crate) reads: Arc<ReadIndex>,
     pub(crate) applied: Arc<Applied>,
+    pub(crate) about: Arc<RwLock<Bytes>>,
     pub(crate) snapshots: Arc<dyn SnapshotHome>,
     pub(crate) leadership: watch::Receiver<Leadership>,
 }

@@ -71,7 +71,7 @@ async fn leader_changes_lose_and_repeat_nothing() {
     let reached = cluster.get(second).status().revision;
     cluster.wait_for_revision(reached + 20).await;
     cluster.restart(first).await;
-    cluster.get(second).admin().transfer_leadership(ReplicaId(first)).await.expect("transferred");
+    cluster.get(second).admin().transfer_leadership(Some(ReplicaId(first))).await.expect("transferred");
     let reached = cluster.get(first).status().revision;
     cluster.wait_for_revision(reached + 20).await;
     stop.send(true).expect("writers listen");
@@ -259,13 +259,73 @@ async fn replicas_join_and_leave() {
     let (joined, address) = cluster.add().await;
     let admin = cluster.get(follower).admin();
     admin.add_learner(ReplicaId(joined), address).await.expect("added");
-    admin.promote(ReplicaId(joined)).await.expect("promoted");
+    admin.promote(ReplicaId(joined), DEADLINE).await.expect("promoted");
     let view = cluster.get(joined).read(Consistency::Linearizable, DEADLINE).await.expect("readable");
     assert!(view.get(&key("a")).expect("readable").is_some());
     last(cluster.get(joined).propose(create("b"), DEADLINE).await.expect("applied"));
     cluster.get(joined).admin().remove(ReplicaId(follower)).await.expect("removed");
     cluster.get(joined).admin().remove(ReplicaId(follower)).await.expect("removing again is safe");
     cluster.until(joined, |status| status.members.len() == 3 && !status.membership_changing).await;
+    cluster.stop().await;
+}
+
+/// A voter goes only when those that are left can go on, and the refusal says who is missing. The leader may go too:
+/// another one leads first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn voters_go_only_when_the_rest_can_go_on() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let [away, other] = cluster.ids().into_iter().filter(|id| *id != leader).collect::<Vec<_>>()[..] else {
+        panic!("two followers")
+    };
+    let admin = cluster.get(other).admin();
+    let unknown = admin.remove(ReplicaId(77)).await;
+    assert_eq!(unknown, Ok(()), "what is not there is removed");
+    let unknown = admin.demote(ReplicaId(77)).await;
+    assert!(matches!(unknown, Err(AdminError::UnknownMember { id: ReplicaId(77), .. })), "{unknown:?}");
+    cluster.shut_down(away).await;
+    cluster.until(leader, |status| status.failures_tolerated == 0).await;
+    for refused in [admin.remove(ReplicaId(other)).await, admin.demote(ReplicaId(leader)).await] {
+        let Err(AdminError::Unsafe(change)) = refused else { panic!("{refused:?}") };
+        assert_eq!((change.left, change.reachable, change.needed), (2, 1, 2));
+        assert_eq!(change.silent.iter().map(|voter| voter.id).collect::<Vec<_>>(), [ReplicaId(away)]);
+    }
+    let dead = admin.promote(ReplicaId(away), Duration::from_millis(200)).await;
+    assert!(dead.is_ok() || matches!(dead, Err(AdminError::Timeout(_))), "{dead:?}");
+    admin.remove(ReplicaId(away)).await.expect("two are left");
+    admin.remove(ReplicaId(leader)).await.expect("the other one leads first");
+    let gone = |status: &quilt_raft::Status| {
+        status.role == Role::Leader && status.members.iter().map(|member| member.id.0).eq([other])
+    };
+    cluster.until(other, gone).await;
+    let last_one = admin.demote(ReplicaId(other)).await;
+    assert!(matches!(&last_one, Err(AdminError::Refused(why)) if why.contains("last voter")), "{last_one:?}");
+    last(cluster.get(other).propose(create("alone"), DEADLINE).await.expect("applied"));
+    drop(admin);
+    cluster.stop().await;
+}
+
+/// A demoted voter still receives everything, and is promoted again; leadership goes to the best voter when none is
+/// named, and never to a learner.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn voters_become_learners_and_back() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let learner = cluster.ids().into_iter().find(|id| *id != leader).expect("three replicas");
+    let admin = cluster.get(learner).admin();
+    admin.demote(ReplicaId(learner)).await.expect("two voters are left");
+    admin.demote(ReplicaId(learner)).await.expect("demoting again is safe");
+    cluster.until(leader, |status| status.members.iter().filter(|member| member.voter).count() == 2).await;
+    last(cluster.get(learner).propose(create("a"), DEADLINE).await.expect("a learner forwards"));
+    let view = cluster.get(learner).read(Consistency::Linearizable, DEADLINE).await.expect("readable");
+    assert!(view.get(&key("a")).expect("readable").is_some());
+    let refused = admin.transfer_leadership(Some(ReplicaId(learner))).await;
+    assert!(matches!(&refused, Err(AdminError::Refused(why)) if why.contains("does not vote")), "{refused:?}");
+    let next = admin.transfer_leadership(None).await.expect("transferred");
+    assert!(next.0 != leader && next.0 != learner, "{next}");
+    admin.promote(ReplicaId(learner), DEADLINE).await.expect("it holds the log");
+    cluster.until(next.0, |status| status.members.iter().all(|member| member.voter)).await;
+    drop(admin);
     cluster.stop().await;
 }
 

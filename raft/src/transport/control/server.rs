@@ -155,6 +155,7 @@ async fn decide(service: &Service, question: Body) -> Result<Body, String> {
                 revision: mark.revision.get(),
                 hash_high: mark.hash.0,
                 hash_low: mark.hash.1,
+                about: service.about.read().clone(),
             })
         }
         _ => return Err("not a question".into()),
