@@ -148,6 +148,20 @@ impl Home {
         Ok(Self { log, state, snapshots, dir: dir.to_owned(), stored, _lock: lock })
     }
 
+    /// Makes an empty directory that of a new replica of a control plane which is in `epoch`. One that is this replica's
+    /// already is left as it is.
+    ///
+    /// # Errors
+    /// See [`HomeError`]. Nothing is changed in a directory that is somebody else's.
+    pub fn prepare(dir: &Path, identity: Identity, epoch: u64) -> Result<(), HomeError> {
+        let _lock = lock(dir)?;
+        match format::read(dir)? {
+            Some(stored) => format::expect(dir, &stored, &identity)?,
+            None => format::write(dir, &Stored { identity, epoch })?,
+        }
+        Ok(())
+    }
+
     /// Whose data a directory holds; nothing when it holds none yet. Does not need the lock.
     ///
     /// # Errors

@@ -32,6 +32,7 @@ mod records;
 mod render;
 mod request;
 mod reserved;
+pub mod roster;
 pub mod route;
 pub mod seal;
 mod selection;

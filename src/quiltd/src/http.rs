@@ -5,6 +5,9 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use anyhow::Context;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::{DigitallySignedStruct, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::exit::{Failure, hinted};
 
@@ -16,6 +19,54 @@ pub(crate) fn client(ca_pem: Option<&str>, timeout: Duration) -> anyhow::Result<
 /// The same for answers of any length: `timeout` is the longest silence.
 pub(crate) fn download_client(ca_pem: Option<&str>, timeout: Duration) -> anyhow::Result<reqwest::Client> {
     Ok(trusting(ca_pem)?.connect_timeout(timeout).read_timeout(timeout).build()?)
+}
+
+/// A client that believes everybody: only for what is proven by other means afterwards.
+pub(crate) fn unverified_client(timeout: Duration) -> anyhow::Result<reqwest::Client> {
+    let config = rustls::ClientConfig::builder()
+        .dangerous()
+        .with_custom_certificate_verifier(std::sync::Arc::new(Anybody(rustls::crypto::ring::default_provider())))
+        .with_no_client_auth();
+    Ok(reqwest::Client::builder().use_preconfigured_tls(config).timeout(timeout).build()?)
+}
+
+/// Checks that whoever answers has the key of the certificate it shows, and nothing else.
+#[derive(Debug)]
+struct Anybody(rustls::crypto::CryptoProvider);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 fn trusting(ca_pem: Option<&str>) -> anyhow::Result<reqwest::ClientBuilder> {
@@ -30,9 +81,9 @@ fn trusting(ca_pem: Option<&str>) -> anyhow::Result<reqwest::ClientBuilder> {
 }
 
 /// The certificates of a PEM text.
-pub(crate) fn certificates(pem: &str) -> anyhow::Result<Vec<rustls_pki_types::CertificateDer<'static>>> {
+pub(crate) fn certificates(pem: &str) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     use rustls_pki_types::pem::PemObject;
-    let all: Vec<_> = rustls_pki_types::CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>()?;
+    let all: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>()?;
     anyhow::ensure!(!all.is_empty(), "the PEM text holds no certificate");
     Ok(all)
 }

@@ -100,13 +100,16 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !value.is_empty()).then_some(value)
 }
 
+/// Group of the records in the tenant range.
+pub(crate) const TENANT_RANGE_GROUP: &str = "quilt.sh";
+
 /// Key of a record in the tenant range.
 ///
 /// # Panics
 /// Never for digests and UUIDs; the names of tenants and clusters are checked before they come here.
 #[must_use]
 pub fn tenant_range(resource: &str, namespace: &str, name: &str) -> Option<Key> {
-    Key::new("", "quilt.sh", resource, namespace, name).ok()
+    Key::new("", TENANT_RANGE_GROUP, resource, namespace, name).ok()
 }
 
 fn prove(view: &View, digest: &Digest) -> Result<Option<Proof>, ReadError> {

@@ -1,6 +1,6 @@
 //! [`Secret`]: a fresh credential, and [`Digest`], the only form of it that is ever stored.
 //!
-//! All four kinds of secret carry 256 random bits behind a prefix that names the kind. Only the SHA-256 of the whole
+//! All kinds of secret carry 256 random bits behind a prefix that names the kind. Only the SHA-256 of the whole
 //! text is kept; a lookup by hash compares in constant time by construction. Must not know HTTP or where digests live.
 
 use std::fmt;
@@ -20,6 +20,8 @@ pub enum SecretKind {
     JoinToken,
     /// One node of one cluster, `qn_`.
     NodeToken,
+    /// Lets replicas join, `qr_`.
+    ReplicaToken,
 }
 
 impl SecretKind {
@@ -29,6 +31,7 @@ impl SecretKind {
             Self::AdminKey => "qa_",
             Self::JoinToken => "qj_",
             Self::NodeToken => "qn_",
+            Self::ReplicaToken => "qr_",
         }
     }
 }

@@ -54,7 +54,10 @@ pub fn internal(cluster: &str, resource: &str, name: &str) -> Option<Key> {
 #[must_use]
 pub fn spent_by_restore(key: &Key) -> bool {
     let parts = key.parts();
-    parts.group == INTERNAL_GROUP && parts.resource == "jointokens"
+    matches!(
+        (parts.group, parts.resource),
+        (INTERNAL_GROUP, "jointokens") | (super::credential::TENANT_RANGE_GROUP, crate::roster::REPLICA_TOKENS)
+    )
 }
 
 /// Digest of the token in `header`, if one was sent.

@@ -1,12 +1,10 @@
 //! Under which address this replica's API is reached by clients inside clusters: what it puts behind the Service
 //! `kubernetes`.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 
 use super::Options;
-
-/// A documentation address: the route to it is the default one, and nothing is ever sent there.
-const ANYWHERE: &str = "192.0.2.1:9";
+use crate::host::{outgoing, specified};
 
 /// What the command line says; else where the API listens, and if that is every address, the one by which the other
 /// replicas know this host, or the one by which it reaches others.
@@ -30,18 +28,6 @@ fn host_ip(address: &str) -> Option<IpAddr> {
     address.parse::<SocketAddr>().ok().and_then(|address| specified(address.ip()))
 }
 
-/// The address of the interface that has the default route.
-fn outgoing() -> Option<IpAddr> {
-    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-    // Connecting a datagram socket chooses a route and sends nothing.
-    socket.connect(ANYWHERE).ok()?;
-    specified(socket.local_addr().ok()?.ip())
-}
-
-fn specified(ip: IpAddr) -> Option<IpAddr> {
-    (!ip.is_unspecified()).then_some(ip)
-}
-
 #[cfg(test)]
 mod tests {
     use quilt_proto::ReplicaId;
@@ -58,6 +44,8 @@ mod tests {
             http_listen: None,
             peer_listen: "0.0.0.0:7443".parse().expect("an address"),
             members: vec![(ReplicaId(1), "10.0.0.1:7443".into()), (ReplicaId(2), own.into())],
+            start: super::super::Start::Found,
+            names: Vec::new(),
             kv_api: KvApi::Off,
         }
     }

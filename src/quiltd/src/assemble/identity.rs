@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use quilt_api::roster::{Authorities, CaPair};
 use quilt_api::{AgentCredential, RootKey};
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
@@ -13,9 +14,10 @@ use crate::assemble::Options;
 use crate::assemble::first_start::First;
 use crate::exit::{Failure, Hinted};
 use crate::http::{certificates, private_key};
+use crate::join::Joined;
 use crate::tls::authority::{Authority, Subject};
 use crate::tls::files::{self, ReplicaFiles};
-use crate::{output, secret};
+use crate::{host, output, secret};
 
 /// What is read from a replica's directory.
 pub(crate) struct Place {
@@ -33,6 +35,28 @@ struct Bootstrap {
     control_plane: String,
     admin_key_sha256: String,
     api_key_sha256: Option<String>,
+    /// Of a replica that was let in by others: it never founds a control plane.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    joined: Option<Membership>,
+}
+
+/// As what a replica was let in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Membership {
+    pub(crate) replica: u64,
+    /// Where its peers reach it.
+    pub(crate) address: String,
+}
+
+/// As what the replica of this directory was let in, if it was.
+pub(crate) fn membership(data_dir: &std::path::Path) -> anyhow::Result<Option<Membership>> {
+    let file = ReplicaFiles::new(data_dir).bootstrap();
+    if !file.exists() {
+        return Ok(None);
+    }
+    let bootstrap: Bootstrap = serde_json::from_str(&files::read_private(&file)?)
+        .with_context(|| format!("'{}' is damaged", file.display()))?;
+    Ok(bootstrap.joined)
 }
 
 /// Reads the replica's directory, filling it first when the replica is alone and new.
@@ -70,6 +94,7 @@ pub(crate) fn read(data_dir: &std::path::Path) -> anyhow::Result<Place> {
             admin_key_sha256: bootstrap.admin_key_sha256,
             api_key_sha256: bootstrap.api_key_sha256,
             serving_ca_pem: files::read(&place.serving_ca())?,
+            authorities: authorities(&place)?,
         },
         serving: pair(place.serving())?,
         peer: pair(place.peer())?,
@@ -77,19 +102,37 @@ pub(crate) fn read(data_dir: &std::path::Path) -> anyhow::Result<Place> {
     })
 }
 
+/// The authorities' keys, where they were made.
+fn authorities(place: &ReplicaFiles) -> anyhow::Result<Option<Authorities>> {
+    let pair = |certificate: std::path::PathBuf, key: std::path::PathBuf| {
+        let there = key.exists();
+        there.then(|| anyhow::Ok(CaPair { certificate: files::read(&certificate)?, key: files::read_private(&key)? }))
+    };
+    let serving = pair(place.serving_ca(), place.serving_ca_key()).transpose()?;
+    let peer = pair(place.peer_ca(), place.peer_ca_key()).transpose()?;
+    Ok(serving.zip(peer).map(|(serving, peer)| Authorities { serving, peer }))
+}
+
 /// First start of a lone replica: everything is made, and the admin key shown once.
 fn make(options: &Options, place: &ReplicaFiles) -> anyhow::Result<()> {
     let serving_ca = Authority::create("quiltd serving CA")?;
     let peer_ca = Authority::create("quiltd peer CA")?;
-    files::write_pair(&(place.serving_ca(), options.data_dir.join("tls/ca.key")), serving_ca.pair())?;
-    files::write_pair(&(place.peer_ca(), options.data_dir.join("tls/peer-ca.key")), peer_ca.pair())?;
+    write_authorities(place, &serving_ca, &peer_ca)?;
     let admin_key = secret::credential("qa_")?;
-    issue(place, options.id, &serving_ca, &peer_ca, &[options.listen.ip().to_string()])?;
+    let mut names = host::names(options.listen);
+    names.extend(options.names.iter().cloned());
+    issue(place, options.id, &serving_ca, &peer_ca, &names)?;
     files::write_private(&place.root_key(), hex::encode(secret::random()?).as_bytes())?;
     write_bootstrap(place, &uuid::Uuid::new_v4().to_string(), &admin_key, None)?;
     output::line(&format!("admin key (shown once): {admin_key}"));
     output::line(&format!("certificate authority: {}", place.serving_ca().display()));
     Ok(())
+}
+
+/// Puts both authorities, their keys included, into a replica's directory.
+pub(crate) fn write_authorities(place: &ReplicaFiles, serving: &Authority, peer: &Authority) -> anyhow::Result<()> {
+    files::write_pair(&(place.serving_ca(), place.serving_ca_key()), serving.pair())?;
+    files::write_pair(&(place.peer_ca(), place.peer_ca_key()), peer.pair())
 }
 
 /// Signs a replica's serving and peer certificates into its directory.
@@ -100,6 +143,29 @@ pub(crate) fn issue(
     peer_ca: &Authority,
     addresses: &[String],
 ) -> anyhow::Result<()> {
+    let common_name = common_name(id);
+    let serving = serving_ca.issue(serving_subject(&common_name, serving_names(addresses)))?;
+    files::write_pair(&place.serving(), &serving)?;
+    let peer = peer_ca.issue(peer_subject(&common_name, id))?;
+    files::write_pair(&place.peer(), &peer)
+}
+
+pub(crate) fn common_name(id: quilt_proto::ReplicaId) -> String {
+    format!("replica-{id}")
+}
+
+/// What a replica's serving certificate says.
+pub(crate) fn serving_subject(common_name: &str, names: Vec<String>) -> Subject<'_> {
+    Subject { common_name, organizations: &["quilt:control-plane"], names }
+}
+
+/// What its peer certificate says.
+pub(crate) fn peer_subject(common_name: &str, id: quilt_proto::ReplicaId) -> Subject<'_> {
+    Subject { common_name, organizations: &[], names: vec![quilt_raft::peer_name(id)] }
+}
+
+/// All names of a serving certificate: those given, and those every replica has.
+pub(crate) fn serving_names(given: &[String]) -> Vec<String> {
     /// Names under which clients reach the API, the ones inside a cluster included (Kubernetes' own set).
     const NAMES: [&str; 7] = [
         "localhost",
@@ -110,20 +176,22 @@ pub(crate) fn issue(
         "kubernetes.default.svc",
         "kubernetes.default.svc.cluster.local",
     ];
-    let mut names: Vec<String> = NAMES.iter().map(|name| (*name).to_owned()).chain(addresses.iter().cloned()).collect();
+    let mut names: Vec<String> = NAMES.iter().map(|name| (*name).to_owned()).chain(given.iter().cloned()).collect();
     names.retain(|name| name != "0.0.0.0" && name != "::");
     names.sort();
     names.dedup();
-    let common_name = format!("replica-{id}");
-    let serving =
-        serving_ca.issue(Subject { common_name: &common_name, organizations: &["quilt:control-plane"], names })?;
-    files::write_pair(&place.serving(), &serving)?;
-    let peer = peer_ca.issue(Subject {
-        common_name: &common_name,
-        organizations: &[],
-        names: vec![quilt_raft::peer_name(id)],
-    })?;
-    files::write_pair(&place.peer(), &peer)
+    names
+}
+
+/// Notes as what a replica was let in. Written last: its presence says that the rest is complete.
+pub(crate) fn write_joined(place: &ReplicaFiles, joined: &Joined, address: &str) -> anyhow::Result<()> {
+    let bootstrap = Bootstrap {
+        control_plane: joined.control_plane.clone(),
+        admin_key_sha256: joined.admin_key_sha256.clone(),
+        api_key_sha256: None,
+        joined: Some(Membership { replica: joined.id, address: address.to_owned() }),
+    };
+    files::write_private(&place.bootstrap(), &serde_json::to_vec_pretty(&bootstrap)?)
 }
 
 /// Writes what the first leader puts into an empty state. Written last: its presence says that the rest is complete.
@@ -137,6 +205,7 @@ pub(crate) fn write_bootstrap(
         control_plane: control_plane.to_owned(),
         admin_key_sha256: secret::sha256_hex(admin_key),
         api_key_sha256: api_key.map(secret::sha256_hex),
+        joined: None,
     };
     files::write_private(&place.bootstrap(), &serde_json::to_vec_pretty(&bootstrap)?)
 }

@@ -1,6 +1,7 @@
 //! Builds one replica out of its parts, in the order in which they depend on each other, and stops it in the opposite
 //! order: the API drains, controllers stop, the agreement layer flushes and ends.
 
+mod about;
 mod advertise;
 mod first_start;
 pub(crate) mod identity;
@@ -37,7 +38,19 @@ pub(crate) struct Options {
     pub(crate) http_listen: Option<SocketAddr>,
     pub(crate) peer_listen: SocketAddr,
     pub(crate) members: Vec<(ReplicaId, String)>,
+    pub(crate) start: Start,
+    /// Names for the serving certificate, beside those found on this host.
+    pub(crate) names: Vec<String>,
     pub(crate) kv_api: KvApi,
+}
+
+/// What a replica with an empty log does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// Founds a control plane, together with the other members.
+    Found,
+    /// Waits for the leader that let it in.
+    Wait,
 }
 
 /// How long the first objects may take once there is a leader; repeated until they exist.
@@ -73,7 +86,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let replica =
         Replica::open(settings, Parts::of(&home), Some(transport)).await.context("the replica cannot be opened")?;
     let members: BTreeMap<_, _> = options.members.iter().cloned().collect();
-    if !replica.admin().is_initialized().await? {
+    if options.start == Start::Found && !replica.admin().is_initialized().await? {
         replica.admin().initialize(members).await?;
     }
 
@@ -88,18 +101,32 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         }),
     );
 
+    replica.serve(operator::status::SERVICE, operator::status::service(&replica));
+
     let api = Api::new(api_options(&options, &place)?, replica.clone());
     let server = Server::new(
         Arc::clone(&api),
-        quilt_api::quilt::router(Arc::clone(&api)).merge(operator::router(&api, &home.snapshots)),
+        quilt_api::quilt::router(Arc::clone(&api)).merge(operator::router(
+            &api,
+            &home.snapshots,
+            &place.first.admin_key_sha256,
+        )),
     );
     let (stop, stopping) = watch::channel(false);
     let mut tasks = JoinSet::new();
     tasks.spawn(controllers.run(stopped(stopping.clone())));
     tasks.spawn(scheduler.run(stopped(stopping.clone())));
-    tasks.spawn(first_start::bootstrap(replica.clone(), place.first.clone(), stopping.clone(), BOOTSTRAP_DEADLINE));
+    tasks.spawn(first_start::bootstrap(
+        replica.clone(),
+        place.first.clone(),
+        place.root_key.clone(),
+        stopping.clone(),
+        BOOTSTRAP_DEADLINE,
+    ));
     tasks.spawn(quilt_api::endpoints::run(Arc::clone(&api), stopped(stopping.clone())));
     tasks.spawn(finish_drops(replica.clone(), stopping.clone()));
+    tasks.spawn(operator::queue::run(replica.clone(), stopped(stopping.clone())));
+    let about = tokio::spawn(about::keep(replica.clone(), options.data_dir.clone()));
     tasks.spawn(announce(replica.clone(), stopping.clone()));
     let kv = match options.kv_api {
         KvApi::Off => None,
@@ -122,6 +149,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         reason = replica.stopped() => Some(reason),
     };
     api.drain();
+    about.abort();
     stop.send_replace(true);
     while tasks.join_next().await.is_some() {}
     replica.shutdown().await;

@@ -41,9 +41,9 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// One connection for each address.
-    pub(crate) fn each(&self) -> impl Iterator<Item = Self> {
-        self.address.iter().map(|address| Self { address: vec![address.clone()], ..self.clone() })
+    /// The same for requests that may take `long` by themselves.
+    pub(crate) fn patient(&self, long: Duration) -> Self {
+        Self { timeout: self.timeout.saturating_add(long), ..self.clone() }
     }
 
     /// Sends one request to the first replica that answers and gives its JSON.
@@ -104,6 +104,10 @@ impl Connection {
             }
             match request.send().await {
                 Ok(answer) => return Ok(answer),
+                // What may have been done already is not asked for a second time elsewhere.
+                Err(error) if *method != Method::GET && !error.is_connect() => {
+                    return Err(http::unreachable(address, ca.as_deref(), &error));
+                }
                 Err(error) => last = Some(http::unreachable(address, ca.as_deref(), &error)),
             }
         }
@@ -150,7 +154,7 @@ enum Timeout {
 }
 
 /// The error an answer stands for.
-async fn refusal(answer: reqwest::Response) -> anyhow::Error {
+pub(crate) async fn refusal(answer: reqwest::Response) -> anyhow::Error {
     let status = answer.status();
     let text = answer.text().await.unwrap_or_default();
     let value: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
@@ -158,10 +162,15 @@ async fn refusal(answer: reqwest::Response) -> anyhow::Error {
     let failure = match status {
         StatusCode::NOT_FOUND => Failure::NotFound(message),
         StatusCode::UNAUTHORIZED => {
-            let hint = "give the right key's file with --token-file: the admin key, or for clusters their tenant's";
+            let hint = match value["hint"].as_str() {
+                Some(hint) if !hint.contains("X-Quilt-Admin-Key") => hint,
+                _ => "give the right key's file with --token-file: the admin key, or for clusters their tenant's",
+            };
             return hinted(anyhow::anyhow!("{message}"), hint);
         }
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Failure::Unavailable(message),
+        StatusCode::GATEWAY_TIMEOUT => Failure::TimedOut(message),
+        StatusCode::CONFLICT => Failure::Refused(message),
         _ => return anyhow::anyhow!("{message} (HTTP {status})"),
     };
     match value["hint"].as_str() {

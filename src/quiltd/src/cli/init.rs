@@ -56,8 +56,7 @@ impl Init {
             let mut names = self.name.clone();
             names.push(host(address).to_owned());
             identity::issue(&place, *id, &serving, &peer, &names)?;
-            files::write_public(&place.serving_ca(), serving.pair().certificate.as_bytes())?;
-            files::write_public(&place.peer_ca(), peer.pair().certificate.as_bytes())?;
+            identity::write_authorities(&place, &serving, &peer)?;
             files::write_private(&place.root_key(), root_key.as_bytes())?;
             files::write_public(&at(&format!("replica-{id}/server.env")), self.environment(*id, address).as_bytes())?;
             identity::write_bootstrap(&place, &control_plane, &admin_key, None)?;

@@ -14,10 +14,13 @@ mod operator;
 mod server;
 mod status;
 mod tenant;
+mod token;
 mod version;
 
 pub(crate) use agent::CONTAINER_KEEPER;
+pub(crate) use client::refusal;
 pub(crate) use kubeconfig::render as render_kubeconfig;
+pub(crate) use server::peer_address;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -52,6 +55,7 @@ enum Command {
     Status(status::Status),
     Tenant(tenant::Tenant),
     Cluster(cluster::Cluster),
+    Token(token::Token),
     Kubeconfig(kubeconfig::Kubeconfig),
     Operator(operator::Operator),
     Completions(completions::Completions),
@@ -68,6 +72,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Status(command) => command.run(),
         Command::Tenant(command) => command.run(),
         Command::Cluster(command) => command.run(),
+        Command::Token(command) => command.run(),
         Command::Kubeconfig(command) => command.run(),
         Command::Operator(command) => command.run(),
         Command::Completions(command) => command.run(Cli::command()),

@@ -1,6 +1,5 @@
 //! `quiltd status`: one sentence on the health of the control plane, then its replicas.
 
-use anyhow::Context;
 use reqwest::Method;
 use serde_json::Value;
 
@@ -10,8 +9,8 @@ use crate::output;
 
 /// Show whether the control plane is healthy, who leads, and how far each replica has come.
 ///
-/// The picture is read from raft itself: on the leader if it is among the addresses, else on the first replica that
-/// answers, which knows less of the others.
+/// The picture is read from raft itself, on the leader; while there is none, on the replica that answers, which knows less
+/// of the others.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  quiltd status --ca ca.crt --token-file admin.key\n  quiltd status -o json --ca ca.crt --token-file admin.key\n  quiltd status -o jsonpath={.leader} --ca ca.crt --token-file admin.key"
@@ -25,49 +24,63 @@ pub(crate) struct Status {
 
 impl Status {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        self.output.show(&self.document()?, table)
-    }
-
-    /// The leader's picture if one of the given replicas leads, for only the leader knows how far the others have come;
-    /// else the first one that is given.
-    fn document(&self) -> anyhow::Result<Value> {
-        let mut first = None;
-        for connection in self.connection.each() {
-            let answer = connection.ask(&Method::GET, "/api/admin/status", None);
-            if let Ok(status) = &answer
-                && status["leader"] == status["id"]
-            {
-                return answer;
-            }
-            let better = matches!((&first, &answer), (None, _) | (Some(Err(_)), Ok(_)));
-            if better {
-                first = Some(answer);
-            }
-        }
-        first.context("no --address was given")?
+        let status = self.connection.ask(&Method::GET, "/api/admin/status?from=leader", None)?;
+        self.output.show(&status, table)
     }
 }
 
 fn table(status: &Value) {
     output::line(status["summary"].as_str().unwrap_or("status without a summary"));
-    let text = |value: &Value| match value {
+    peers(status);
+}
+
+/// One row for each replica.
+pub(crate) fn peers(status: &Value) {
+    let rows = status["members"].as_array().into_iter().flatten().map(|replica| row(status, replica));
+    output::table(
+        &["ID", "ADDRESS", "ROLE", "TERM", "APPLIED", "TRAILS LEADER BY", "LAST CONTACT", "VERSION", "DISK FREE"],
+        &rows.collect::<Vec<_>>(),
+    );
+}
+
+fn row(status: &Value, replica: &Value) -> Vec<String> {
+    let text = |value: &Value, unit: &str| match value {
         Value::String(text) => text.clone(),
         Value::Null => "-".to_owned(),
-        other => other.to_string(),
+        other => format!("{other}{unit}"),
     };
-    let rows = status["members"].as_array().into_iter().flatten().map(|replica| {
-        let role = match replica["voter"].as_bool() {
-            Some(true) if replica["id"] == status["leader"] => "leader",
-            Some(true) => "voter",
-            _ => "learner",
-        };
-        let mut row = vec![text(&replica["id"]), role.to_owned()];
-        let columns = ["address", "matched_index", "lag_entries", "last_contact_ms"];
-        row.extend(columns.iter().map(|column| text(&replica[*column])));
-        row
-    });
-    output::table(
-        &["ID", "ROLE", "ADDRESS", "MATCHED", "TRAILS LEADER BY", "LAST CONTACT (ms)"],
-        &rows.collect::<Vec<Vec<String>>>(),
-    );
+    let role = match (replica["id"] == status["leader"], replica["voter"].as_bool()) {
+        (true, _) => "leader",
+        (false, Some(true)) => "voter",
+        (false, _) => "learner",
+    };
+    vec![
+        text(&replica["id"], ""),
+        text(&replica["address"], ""),
+        role.to_owned(),
+        text(&replica["term"], ""),
+        text(&replica["applied_index"], ""),
+        text(&replica["lag_entries"], " entries"),
+        text(&replica["last_contact_ms"], " ms"),
+        text(&replica["about"]["version"], ""),
+        text(&replica["about"]["disk_free_percent"], " %"),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::row;
+
+    /// Who leads is said once, and what is not known is a dash.
+    #[test]
+    fn a_row_says_what_is_known() {
+        let status = json!({"leader": 2});
+        let leader = json!({"id": 2, "address": "cp-2:7443", "voter": true, "term": 4, "applied_index": 9, "lag_entries": 0,
+            "last_contact_ms": 0, "about": {"version": "0.1.0", "disk_free_percent": 71}});
+        assert_eq!(row(&status, &leader), ["2", "cp-2:7443", "leader", "4", "9", "0 entries", "0 ms", "0.1.0", "71 %"]);
+        let learner = json!({"id": 3, "address": "cp-3:7443", "voter": false, "about": null});
+        assert_eq!(row(&status, &learner), ["3", "cp-3:7443", "learner", "-", "-", "-", "-", "-", "-"]);
+    }
 }

@@ -267,8 +267,7 @@ fn fill(
         return Ok(());
     }
     identity::issue(&place, quilt_proto::ReplicaId(replica.id.into()), serving, peer, &[])?;
-    files::write_public(&place.serving_ca(), serving.pair().certificate.as_bytes())?;
-    files::write_public(&place.peer_ca(), peer.pair().certificate.as_bytes())?;
+    identity::write_authorities(&place, serving, peer)?;
     files::write_private(&place.root_key(), root_key)?;
     identity::write_bootstrap(&place, &keys.control_plane, &keys.admin_token, Some(&keys.api_key))
 }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use anyhow::Context;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
+    PublicKeyData, SanType,
 };
 
 /// PEM texts of a certificate and its private key.
@@ -66,11 +66,17 @@ impl Authority {
         &self.pair
     }
 
-    /// Signs a leaf that both serves and authenticates as a client.
+    /// Makes a key and signs a leaf for it.
     pub(crate) fn issue(&self, subject: Subject<'_>) -> anyhow::Result<Pair> {
+        let key = KeyPair::generate()?;
+        Ok(Pair { certificate: self.sign(subject, &key)?, key: key.serialize_pem() })
+    }
+
+    /// Signs a leaf that both serves and authenticates as a client, for a key that is somebody else's to keep. Gives its
+    /// PEM text.
+    pub(crate) fn sign(&self, subject: Subject<'_>, key: &impl PublicKeyData) -> anyhow::Result<String> {
         let issuer_key = KeyPair::from_pem(&self.pair.key).context("the CA's private key cannot be read")?;
         let issuer = Issuer::from_ca_cert_pem(&self.pair.certificate, issuer_key).context("the CA cannot be read")?;
-        let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, subject.common_name);
         for organization in subject.organizations {
@@ -86,8 +92,7 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         valid_for(&mut params, LEAF_DAYS);
-        let certificate = params.signed_by(&key, &issuer)?.pem();
-        Ok(Pair { certificate, key: key.serialize_pem() })
+        Ok(params.signed_by(key, &issuer)?.pem())
     }
 }
 

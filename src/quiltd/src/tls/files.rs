@@ -25,6 +25,16 @@ impl ReplicaFiles {
         self.root.join("tls/ca.crt")
     }
 
+    /// Its private key, where it was made: the first leader takes it into the control plane's keeping.
+    pub(crate) fn serving_ca_key(&self) -> PathBuf {
+        self.root.join("tls/ca.key")
+    }
+
+    /// Likewise of the peer CA.
+    pub(crate) fn peer_ca_key(&self) -> PathBuf {
+        self.root.join("tls/peer-ca.key")
+    }
+
     /// CA that replicas trust among each other.
     pub(crate) fn peer_ca(&self) -> PathBuf {
         self.root.join("tls/peer-ca.crt")

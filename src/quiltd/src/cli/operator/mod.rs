@@ -1,6 +1,7 @@
 //! `quiltd operator`: what the person who runs the control plane does with it, on line and off.
 
 mod data;
+mod raft;
 mod recover;
 mod snapshot;
 
@@ -18,6 +19,7 @@ pub(crate) struct Operator {
 
 #[derive(Debug, Subcommand)]
 enum Area {
+    Raft(raft::Raft),
     Snapshot(snapshot::Snapshot),
     Recover(recover::Recover),
     Data(data::Data),
@@ -26,6 +28,7 @@ enum Area {
 impl Operator {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match self.area {
+            Area::Raft(command) => command.run(),
             Area::Snapshot(command) => command.run(),
             Area::Recover(command) => command.run(),
             Area::Data(command) => command.run(),
