@@ -112,6 +112,7 @@ impl Server {
             return Err(Failure::Usage("--peer-listen needs a port that stays the same".into()).into());
         }
         let mut names = host::names(self.listen);
+        names.extend(self.advertise.map(|address| address.ip().to_string()));
         names.extend(self.name.iter().cloned());
         Ok(Joining { url, token_file, data_dir: self.data_dir.clone(), address, names })
     }

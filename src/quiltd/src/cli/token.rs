@@ -28,6 +28,9 @@ pub(crate) struct Token {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Make a token and print its text. The opposite of revoke.
+    #[command(
+        after_help = "Examples:\n  quiltd token create --ca ca.crt --token-file admin.key > replica.token\n  quiltd token create --uses 2 --ttl 10m --ca ca.crt --token-file admin.key > replica.token"
+    )]
     Create {
         /// How long it may be used, from 1m to a day.
         #[arg(long, default_value = "60m", value_parser = duration, value_name = "TIME")]
@@ -39,11 +42,17 @@ enum Verb {
         output: Form,
     },
     /// List the tokens that still let somebody in.
+    #[command(
+        after_help = "Examples:\n  quiltd token list --ca ca.crt --token-file admin.key\n  quiltd token list -o json --ca ca.crt --token-file admin.key"
+    )]
     List {
         #[arg(short, long, default_value = "table", value_parser = Form::parse, value_name = "FORM", help = Form::HELP)]
         output: Form,
     },
     /// End a token, effective at once on every replica. Replicas that joined by it stay.
+    #[command(
+        after_help = "Examples:\n  quiltd token revoke 7d1f0c5e-8f0a-4a8c-9d55-1f2f0b7c9a11 --ca ca.crt --token-file admin.key"
+    )]
     Revoke {
         /// The token's id, as list shows it.
         id: String,

@@ -31,11 +31,15 @@ pub(crate) struct Raft {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Show every replica: its role, how far it is, when the leader last heard from it.
+    #[command(
+        after_help = "Examples:\n  quiltd operator raft list-peers --ca ca.crt --token-file admin.key\n  quiltd operator raft list-peers -o json --ca ca.crt --token-file admin.key"
+    )]
     ListPeers {
         #[arg(short, long, default_value = "table", value_parser = Form::parse, value_name = "FORM", help = Form::HELP)]
         output: Form,
     },
     /// Add a replica as a learner. Its certificates are in place already, by hand; else use quiltd server --join.
+    #[command(after_help = "Examples:\n  quiltd operator raft add 4 10.0.0.4:7443 --ca ca.crt --token-file admin.key")]
     Add {
         /// Its number, never used before.
         id: u64,
@@ -44,6 +48,9 @@ enum Verb {
         address: String,
     },
     /// Make a learner a voter, once it has caught up. The opposite of demote.
+    #[command(
+        after_help = "Examples:\n  quiltd operator raft promote 4 --ca ca.crt --token-file admin.key\n  quiltd operator raft promote 4 --patience 10m --ca ca.crt --token-file admin.key"
+    )]
     Promote {
         /// The replica's number.
         id: u64,
@@ -52,6 +59,9 @@ enum Verb {
         patience: Duration,
     },
     /// Make a voter a learner. The opposite of promote.
+    #[command(
+        after_help = "Examples:\n  quiltd operator raft demote 3 --dry-run --ca ca.crt --token-file admin.key\n  quiltd operator raft demote 3 --yes --ca ca.crt --token-file admin.key"
+    )]
     Demote {
         /// The replica's number.
         id: u64,
@@ -59,6 +69,9 @@ enum Verb {
         consent: Consent,
     },
     /// Remove a replica for good; its number is never used again.
+    #[command(
+        after_help = "Examples:\n  quiltd operator raft remove 3 --dry-run --ca ca.crt --token-file admin.key\n  quiltd operator raft remove 3 --yes --ca ca.crt --token-file admin.key"
+    )]
     Remove {
         /// The replica's number.
         id: u64,
@@ -66,6 +79,9 @@ enum Verb {
         consent: Consent,
     },
     /// Hand leadership to a voter, without a pause that clients would see as more than a slow answer.
+    #[command(
+        after_help = "Examples:\n  quiltd operator raft transfer-leadership --ca ca.crt --token-file admin.key\n  quiltd operator raft transfer-leadership 2 --ca ca.crt --token-file admin.key"
+    )]
     TransferLeadership {
         /// The voter to lead; the one that is most up to date when none is named.
         id: Option<u64>,
