@@ -310,6 +310,32 @@ impl Cluster {
         }
     }
 
+    /// Stops a replica in the middle of whatever it does (`SIGSTOP`): its connections stay open and silent.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pause(&self, id: u16) -> Result<()> {
+        self.signal(id, Signal::STOP)
+    }
+
+    /// Lets a paused replica go on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn resume(&self, id: u16) -> Result<()> {
+        self.signal(id, Signal::CONT)
+    }
+
+    fn signal(&self, id: u16, signal: Signal) -> Result<()> {
+        let pid = match self.processes.get(&id) {
+            Some(Process::OfDev(pid)) => *pid,
+            Some(Process::Ours(child)) => i32::try_from(child.id())?,
+            Some(Process::Killed) | None => bail!("replica {id} does not run"),
+        };
+        let pid = Pid::from_raw(pid).context("a pid is positive")?;
+        kill_process(pid, signal).with_context(|| format!("replica {id} cannot be sent {signal:?}"))
+    }
+
     async fn gone(&mut self, id: u16) -> Result<()> {
         match self.processes.insert(id, Process::Killed) {
             // `quiltd dev` is its parent and collects it.

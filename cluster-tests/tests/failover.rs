@@ -80,6 +80,58 @@ async fn the_leader_is_killed() -> Result<()> {
     Ok(())
 }
 
+/// The leader is stopped in the middle of writes and goes on when another one leads. What was asked of it meanwhile is
+/// answered as of then, never from what it believed before; what was written through it meanwhile takes effect once; and
+/// clients of the others see a pause at most.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_is_paused() -> Result<()> {
+    let cluster = Cluster::start(Shape { replicas: 3, agents: 0 }).await?;
+    let paused = cluster.leader().await?;
+    let live: Vec<u16> = cluster.ids().into_iter().filter(|id| *id != paused).collect();
+    let own = cluster.admin(paused)?;
+    own.get(writers::PATH).await?.expect(200)?;
+    let writers = Writers::start(admins(&cluster)?)?;
+    writers.progress(&cluster.ids(), 50).await?;
+
+    cluster.pause(paused)?;
+    writers.progress(&live, 50).await?;
+    let newest = live.iter().filter_map(|id| writers.record(*id).acknowledged.pop()).max_by_key(|write| write.at);
+    let newest = newest.context("writes were acknowledged")?;
+    // Asked while it is stopped: the question waits in its socket, in front of everything it will hear of the others.
+    let asking = tokio::spawn({
+        let (own, path) = (own.clone(), format!("{}/{}", writers::PATH, newest.name));
+        async move { own.get(&path).await }
+    });
+    let writing = tokio::spawn({
+        let own = own.separate()?;
+        async move { own.post(writers::PATH, &serde_json::json!({ "metadata": { "name": "while-paused" } })).await }
+    });
+    writers.progress(&live, 20).await?;
+    cluster.resume(paused)?;
+    asking.await??.expect(200).context("a stale leader answered")?;
+    writing.await??.expect(201)?;
+    for _ in 0..20 {
+        let write = writers.record(live[0]).acknowledged.pop().context("writes go on")?;
+        own.get(&format!("{}/{}", writers::PATH, write.name)).await?.expect(200).context("a stale leader answered")?;
+    }
+    writers.progress(&cluster.ids(), 20).await?;
+    let records = writers.stop().await?;
+    for id in &live {
+        let record = &records[id];
+        ensure!(record.errors.is_empty(), "a client of live replica {id} saw {:?}", record.errors);
+        let (pause, _) = writers::pause_and_median(record);
+        ensure!(pause < PAUSE_MAX, "a client of live replica {id} waited {pause:?}");
+    }
+    for id in cluster.ids() {
+        let client = cluster.admin(id)?;
+        writers::judge(&records, &client).await.with_context(|| format!("as replica {id} shows it"))?;
+        client.get(&format!("{}/while-paused", writers::PATH)).await?.expect(200)?;
+    }
+    cluster.converged(writers::PATH).await?;
+    cluster.passed();
+    Ok(())
+}
+
 /// All three are killed at once, in the middle of writes, and started again: what was acknowledged is there, once, and writes flow.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_are_killed_at_once() -> Result<()> {
