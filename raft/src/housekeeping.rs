@@ -1,7 +1,6 @@
 //! The leader's upkeep of the state: expired keys, old history, deleted clusters. Everything is a command in the log,
 //! bounded, and proposed only when something is due.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,18 +13,15 @@ use tokio::sync::watch;
 
 use crate::applied::Applied;
 use crate::clock::Clock;
+use crate::history::{Floors, Window, Written};
 use crate::leadership::{LeaderId, Leadership};
 use crate::proposer::Proposer;
 use crate::types::TypeConfig;
 
 /// How often something may become due.
 const TICK: Duration = Duration::from_secs(1);
-/// How often the newest revision is noted; the window is exact to this.
-const SAMPLE_EVERY_MS: u64 = 5_000;
 /// One command's way through the log; after a longer silence the next round looks again.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
-/// No watch is cut off from history younger than this, whatever is asked for.
-pub(crate) const WINDOW_MIN: Duration = Duration::from_secs(75);
 
 pub(crate) struct Housekeeping {
     pub(crate) applied: Arc<Applied>,
@@ -34,6 +30,9 @@ pub(crate) struct Housekeeping {
     pub(crate) leadership: watch::Receiver<Leadership>,
     /// How long history is kept.
     pub(crate) window: Duration,
+    /// How much of it.
+    pub(crate) budget_bytes: u64,
+    pub(crate) written: Arc<Written>,
 }
 
 impl Housekeeping {
@@ -54,24 +53,10 @@ impl Housekeeping {
     }
 
     async fn lead(&self, leader: LeaderId) {
-        // Revisions by the cluster time at which they were the newest. A new leader starts without, so history is
-        // kept longer after a fail-over, never shorter.
-        let mut samples: VecDeque<(u64, Revision)> = VecDeque::new();
-        let window_ms = u64::try_from(self.window.max(WINDOW_MIN).as_millis()).unwrap_or(u64::MAX);
+        let mut window = Window::new(self.window, self.budget_bytes);
         while self.leads(leader) {
-            let now = self.clock.now_ms();
-            let newest = self.applied.mark().revision;
-            if samples.back().is_none_or(|(at, _)| now >= at + SAMPLE_EVERY_MS) {
-                samples.push_back((now, newest));
-            }
-            let mut floor = None;
-            while let Some((at, revision)) = samples.front()
-                && now >= at + window_ms
-            {
-                floor = Some(*revision);
-                samples.pop_front();
-            }
-            if let Err(error) = self.round(leader, floor).await {
+            let floors = window.look(self.clock.now_ms(), self.applied.mark().revision, &self.written);
+            if let Err(error) = self.round(leader, floors).await {
                 // Apply meets the same error and stops the replica; here it is only reported.
                 tracing::error!(%error, "reading what is due");
             }
@@ -79,18 +64,24 @@ impl Housekeeping {
         }
     }
 
-    async fn round(&self, leader: LeaderId, floor: Option<Revision>) -> Result<(), quilt_state::StoreError> {
+    async fn round(&self, leader: LeaderId, floors: Floors) -> Result<(), quilt_state::StoreError> {
         while self.leads(leader) && self.expiry_due()? {
             if !self.command(command::Kind::Expire(Expire { limit: EXPIRE_KEYS_MAX })).await {
                 return Ok(());
             }
         }
-        if let Some(floor) = floor {
+        if let Some(floor) = floors.all {
             while self.leads(leader)
                 && let Some(cluster) = self.compactable(floor)?
             {
-                let compact = Compact { cluster, floor: floor.get(), limit: COMPACT_ROWS_MAX };
-                if !self.command(command::Kind::Compact(compact)).await {
+                if !self.compact(cluster, floor).await {
+                    return Ok(());
+                }
+            }
+        }
+        for (cluster, floor) in floors.of {
+            while self.leads(leader) && self.applied.horizon().floor(&cluster) < floor {
+                if !self.compact(cluster.clone(), floor).await {
                     return Ok(());
                 }
             }
@@ -101,6 +92,11 @@ impl Housekeeping {
             }
         }
         Ok(())
+    }
+
+    async fn compact(&self, cluster: String, floor: Revision) -> bool {
+        let compact = Compact { cluster, floor: floor.get(), limit: COMPACT_ROWS_MAX };
+        self.command(command::Kind::Compact(compact)).await
     }
 
     async fn command(&self, kind: command::Kind) -> bool {

@@ -13,6 +13,7 @@ mod codec;
 mod courier;
 mod destination;
 mod error;
+mod history;
 mod housekeeping;
 mod hub;
 mod leadership;

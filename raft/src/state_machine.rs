@@ -15,6 +15,7 @@ use crate::answers::Answers;
 use crate::applied::{Applied, Mark};
 use crate::clock::Clock;
 use crate::codec;
+use crate::history::Written;
 use crate::hub::Hub;
 use crate::recovery;
 use crate::requests::Requests;
@@ -39,6 +40,7 @@ pub(crate) struct Listeners {
     pub(crate) requests: Arc<Requests>,
     pub(crate) answers: Arc<Answers>,
     pub(crate) clock: Arc<Clock>,
+    pub(crate) written: Arc<Written>,
 }
 
 /// Bytes of entries applied right where they arrive. More would keep heartbeats waiting, so it is applied on another
@@ -128,6 +130,7 @@ impl Applier {
         listeners.clock.applied(horizon.cluster_time_ms);
         let revision = horizon.revision;
         listeners.applied.publish(horizon, term, self.machine.hash().halves());
+        listeners.written.note(&done.events);
         listeners.hub.publish(std::mem::take(&mut done.events), &done.dropped, revision);
         listeners.requests.applied(&done.outcomes, self.mark(), &self.machine);
         listeners.answers.applied(&done.outcomes);

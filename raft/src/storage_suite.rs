@@ -135,6 +135,7 @@ fn stores(parts: Parts) -> (LogStore, Carried) {
         answers: Arc::default(),
         clock: Arc::new(Clock::new(0)),
         applied,
+        written: Arc::default(),
     };
     let home = Arc::clone(&parts.snapshots);
     let machine = StateMachine::new(machine, parts.snapshots, listeners);

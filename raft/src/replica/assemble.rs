@@ -15,6 +15,7 @@ use crate::applied::Applied;
 use crate::clock::Clock;
 use crate::courier::{Courier, Destination};
 use crate::error::{OpenError, ReadError};
+use crate::history::Written;
 use crate::housekeeping::Housekeeping;
 use crate::hub::Hub;
 use crate::leadership::{self, Leadership};
@@ -69,12 +70,14 @@ pub(super) async fn assemble(
     };
     let tls = listening.as_ref().map(|(_, tls)| Arc::clone(tls));
     let peers = Arc::new(Peers::new(dialer));
+    let written = Arc::new(Written::default());
     let listeners = Listeners {
         applied: Arc::clone(&applied),
         hub: Arc::clone(&hub),
         requests: Arc::clone(&requests),
         answers: Arc::clone(&answers),
         clock: Arc::clone(&clock),
+        written: Arc::clone(&written),
     };
     let state_machine = StateMachine::new(machine, Arc::clone(&snapshots), listeners);
     let log_store = LogStore::new(Arc::clone(&log));
@@ -109,6 +112,8 @@ pub(super) async fn assemble(
         proposer: Arc::clone(&proposer),
         leadership: leadership.subscribe(),
         window: options.history_window,
+        budget_bytes: options.history_budget_bytes,
+        written: Arc::clone(&written),
     };
     TypeConfig::spawn(housekeeping.run());
     let retention = Retention {

@@ -28,6 +28,8 @@ pub struct Options {
     pub threads: usize,
     /// How long history is kept for watches and old reads; never less than 75 s.
     pub history_window: Duration,
+    /// How much of it is kept, in bytes; above it, clusters with more than their share keep less, but never less than 75 s.
+    pub history_budget_bytes: u64,
     /// Bytes of log that stay for peers that were away.
     pub log_keep_bytes: u64,
 }
@@ -44,6 +46,7 @@ impl Options {
             event_ring_bytes: 64 << 20,
             threads: 2,
             history_window: Duration::from_secs(600),
+            history_budget_bytes: 1 << 30,
             log_keep_bytes: 256 << 20,
         }
     }
