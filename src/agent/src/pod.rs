@@ -53,6 +53,14 @@ pub(crate) struct PodSpec {
     pub(crate) termination_grace_period_seconds: Option<i64>,
     pub(crate) volumes: Vec<Volume>,
     pub(crate) service_account_name: Option<String>,
+    pub(crate) readiness_gates: Vec<ReadinessGate>,
+}
+
+/// A condition that somebody else sets and without which the Pod is not ready.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ReadinessGate {
+    pub(crate) condition_type: String,
 }
 
 /// What follows when a container ends.
@@ -297,6 +305,15 @@ impl Pod {
             fields.remove("status");
         }
         Ok(Self { namespace, name, uid, metadata, spec, conditions, object })
+    }
+
+    /// Whether every condition its readiness waits for has been set by those whose business it is.
+    pub(crate) fn gates_are_open(&self) -> bool {
+        self.spec.readiness_gates.iter().all(|gate| {
+            let is_open =
+                |condition: &Value| condition["type"] == *gate.condition_type && condition["status"] == "True";
+            self.conditions.iter().any(is_open)
+        })
     }
 
     pub(crate) fn deletion_requested(&self) -> bool {

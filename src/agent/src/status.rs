@@ -131,10 +131,12 @@ pub(crate) fn report(pod: &Pod, seen: &Observation, node: IpAddr, before: &[Valu
         "Failed" => "PodFailed",
         _ => "ContainersNotReady",
     };
+    let gates_are_open = pod.gates_are_open();
+    let gated_reason = if ready { "ReadinessGatesNotReady" } else { not_ready_reason };
     let conditions = [
         ("Initialized", initialized, "ContainersNotInitialized"),
         ("ContainersReady", ready, not_ready_reason),
-        ("Ready", ready, not_ready_reason),
+        ("Ready", ready && gates_are_open, gated_reason),
     ]
     .map(|(kind, holds, reason)| condition(kind, holds, reason, before, now));
     let mut status = json!({
@@ -382,6 +384,42 @@ mod tests {
         check("Never", ContainerState::Terminated(ended(3)), None, ("Failed", "failed"));
         check("OnFailure", ContainerState::Terminated(ended(0)), None, ("Succeeded", "stopped"));
         check("OnFailure", waiting("CrashLoopBackOff"), Some(ended(3)), ("Running", "failed"));
+    }
+
+    /// Behind its readiness gates a Pod is ready when its containers are and every gate's condition is true; one that is
+    /// missing is not.
+    #[test]
+    fn readiness_waits_for_its_gates() {
+        let gates = json!([{"conditionType": "example.com/lb"}, {"conditionType": "example.com/dns"}]);
+        let open = |kind: &str| json!({"type": kind, "status": "True"});
+        let closed = |kind: &str| json!({"type": kind, "status": "False"});
+        let (lb, dns) = ("example.com/lb", "example.com/dns");
+        for (containers, conditions, expected) in [
+            (true, json!([]), ("True", "False", json!("ReadinessGatesNotReady"))),
+            (true, json!([open(lb)]), ("True", "False", json!("ReadinessGatesNotReady"))),
+            (true, json!([open(lb), closed(dns)]), ("True", "False", json!("ReadinessGatesNotReady"))),
+            (true, json!([open(lb), open(dns)]), ("True", "True", json!(null))),
+            (false, json!([open(lb), open(dns)]), ("False", "False", json!("ContainersNotReady"))),
+        ] {
+            let pod = Pod::parse(&json!({
+                "metadata": {"namespace": "default", "name": "web", "uid": "u-1"},
+                "spec": {"readinessGates": gates, "containers": [{"name": "main", "image": "i"}]},
+                "status": {"conditions": conditions},
+            }))
+            .expect("a pod");
+            let mut record = ContainerRecord::waiting(&pod.spec.containers[0], "ContainerCreating");
+            record.ready = containers;
+            record.state = ContainerState::Running { started_at: "2026-01-08T10:00:00Z".into(), process: None };
+            let seen = Observation { containers: vec![record], ..Observation::default() };
+            let said = report(&pod, &seen, NODE, &[], "2026-01-08T10:00:02Z").pod_status;
+            let of = |kind: &str| {
+                let all = said["conditions"].as_array().expect("a list").iter();
+                all.clone().find(|condition| condition["type"] == kind).expect("there").clone()
+            };
+            let (all, ready) = (of("ContainersReady"), of("Ready"));
+            let status = |condition: &serde_json::Value| condition["status"].as_str().expect("a word").to_owned();
+            assert_eq!((status(&all).as_str(), status(&ready).as_str(), ready["reason"].clone()), expected, "{said}");
+        }
     }
 
     /// A condition keeps its time for as long as its status stays the same.

@@ -151,3 +151,46 @@ async fn startup_comes_first() {
     }
     agent.stop().await.expect("an orderly stop");
 }
+
+/// A pod behind a readiness gate is ready when somebody else has set the gate's condition, and no longer when it is taken
+/// back; an agent that was restarted says nothing about it before it has heard how the gate stands.
+#[tokio::test]
+async fn readiness_waits_for_its_gate() {
+    let plane = Plane::start(1).await;
+    let agent = Agent::start(plane.options("data"));
+    plane.place_spec(
+        "p",
+        json!({
+            "readinessGates": [{"conditionType": "example.com/lb"}],
+            "containers": [{"name": "main", "command": ["/bin/sleep", "1000"]}],
+        }),
+        json!({}),
+    );
+    let ready = |report: &Value| {
+        let conditions = report["pod_status"]["conditions"].as_array().expect("conditions").iter();
+        let ready = conditions.clone().find(|condition| condition["type"] == "Ready").expect("said");
+        (ready["status"].as_str().expect("a word").to_owned(), ready["reason"].clone())
+    };
+    let gate = |status: &str| {
+        plane.change(|known| {
+            let entry = known.assignments.get_mut("p").expect("placed");
+            entry["pod"]["status"]["conditions"] = json!([{"type": "example.com/lb", "status": status}]);
+            known.reports.clear();
+        });
+    };
+    let report = plane.report("p", "running", |report| report["state"] == "running").await;
+    assert_eq!(ready(&report), ("False".into(), json!("ReadinessGatesNotReady")));
+    assert_eq!(container(&report)["ready"], true);
+    gate("True");
+    plane.report("p", "ready", |report| ready(report).0 == "True").await;
+    agent.stop().await.expect("an orderly stop");
+    plane.change(|known| known.reports.clear());
+    let agent = Agent::start(plane.options("data"));
+    let first = plane.report("p", "reported again", |_| true).await;
+    assert_eq!(ready(&first).0, "True", "not called unready for want of news");
+    gate("False");
+    plane.report("p", "unready", |report| ready(report).0 == "False").await;
+    plane.terminate("p");
+    plane.report("p", "ended", |report| report["state"] == "failed").await;
+    agent.stop().await.expect("an orderly stop");
+}

@@ -162,6 +162,30 @@ fn lines() {
     }
 }
 
+/// The headings of the kinds people look at most are those of Kubernetes, word for word and in its order, with what only
+/// `-o wide` shows behind the bar.
+#[test]
+fn headings() {
+    let table = [
+        (kind("", "v1", "Pod"), "Name Ready Status Restarts Age | IP, Node, Nominated Node, Readiness Gates"),
+        (kind("apps", "v1", "Deployment"), "Name Ready Up-to-date Available Age | Containers, Images, Selector"),
+        (
+            kind("", "v1", "Node"),
+            "Name Status Roles Age Version | Internal-IP, External-IP, OS-Image, Kernel-Version, Container-Runtime",
+        ),
+        (kind("", "v1", "Service"), "Name Type Cluster-IP External-IP Port(s) Age | Selector"),
+        (kind("apps", "v1", "ReplicaSet"), "Name Desired Current Ready Age | Containers, Images, Selector"),
+        (kind("policy", "v1", "PodDisruptionBudget"), "Name Min Available Max Unavailable Allowed Disruptions Age | "),
+    ];
+    for (kind, expected) in table {
+        let columns = crate::hooks::of(kind).printer.columns;
+        let names = |shown: Shown| columns.iter().filter(move |column| column.shown == shown).map(|column| column.name);
+        let always: Vec<&str> = names(Shown::Always).collect();
+        let wide: Vec<&str> = names(Shown::Wide).collect();
+        assert_eq!(format!("{} | {}", always.join(" "), wide.join(", ")), expected);
+    }
+}
+
 /// Every kind has columns, a cell for each whatever the object looks like, and carries what was asked for.
 #[test]
 fn every_kind_has_a_table() {

@@ -352,6 +352,12 @@ fn core_kinds() {
     assert_eq!(found[0].to_string(), "data: Forbidden: field is immutable when `immutable` is set");
 
     let secrets = kind("", "v1", "Secret");
+    let secret = json!({"metadata": {"name": "c", "namespace": "d"}, "data": {"a": "eA=="}, "immutable": true});
+    for changed in [with(&secret, "/data/a", json!("eQ==")), with(&secret, "/immutable", json!(false))] {
+        assert_eq!(update(secrets, &changed, &secret).len(), 1, "{changed}");
+    }
+    let labelled = with(&secret, "/metadata/labels", json!({"a": "b"}));
+    assert!(update(secrets, &labelled, &secret).is_empty(), "metadata is not frozen");
     let secret = json!({"metadata": {"name": "c", "namespace": "d"}, "data": {"a": "eA=="}});
     assert!(complaints(secrets, &secret).is_empty());
     let found = complaints(secrets, &with(&secret, "/data/a", json!("not base64!")));
