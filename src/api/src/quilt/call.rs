@@ -13,7 +13,9 @@ use quilt_raft::{Consistency, Replica, View};
 use tokio::time::Instant;
 
 use super::envelope::Code;
+use super::once::{Once, Settled};
 use super::refuse;
+use super::reply::Reply;
 use crate::access::{self, Admitted};
 use crate::authn::token::{self, JOIN_TOKEN_HEADER, JoinToken, NODE_TOKEN_HEADER, NodeToken};
 use crate::authn::{Presented, Principal, Proof};
@@ -34,6 +36,8 @@ pub(crate) struct Call<'a> {
     pub(crate) deadline: Instant,
     /// Whether it asked for local state, however old.
     pub(crate) stale: bool,
+    /// What makes it the same as another request, if it says so.
+    pub(crate) once: Option<Once>,
 }
 
 impl Call<'_> {
@@ -68,8 +72,41 @@ impl Call<'_> {
         }
     }
 
-    /// Plans on a view, commits, and plans again on a fresh one until the commit holds or the deadline is over.
+    /// Plans on a view, commits, and plans again on a fresh one until the commit holds or the deadline is over. Nothing
+    /// is planned for a request that was answered before.
     pub(crate) async fn write<T>(
+        &self,
+        mut plan: impl FnMut(&View) -> Result<Plan<T>, Problem>,
+    ) -> Result<Done<T>, Problem> {
+        let first = |view: &View| {
+            self.once.as_ref().map_or(Ok(()), |once| once.must_be_first(view))?;
+            plan(view)
+        };
+        self.write_plain(first).await
+    }
+
+    /// The plan with the answer it leads to, which a repetition of this request will get.
+    pub(crate) fn keeping<T>(&self, plan: Plan<T>, reply: impl FnOnce(&T) -> Reply) -> Result<Plan<T>, Problem> {
+        match &self.once {
+            Some(once) => once.keeping(plan, Settled::Yes, reply),
+            None => Ok(plan),
+        }
+    }
+
+    /// As [`Call::keeping`], where the answer may show more by the time it is given.
+    pub(crate) fn keeping_for_now<T>(
+        &self,
+        plan: Plan<T>,
+        reply: impl FnOnce(&T) -> Reply,
+    ) -> Result<Plan<T>, Problem> {
+        match &self.once {
+            Some(once) => once.keeping(plan, Settled::NotYet, reply),
+            None => Ok(plan),
+        }
+    }
+
+    /// As [`Call::write`], for a request that is not to be recognised.
+    pub(crate) async fn write_plain<T>(
         &self,
         plan: impl FnMut(&View) -> Result<Plan<T>, Problem>,
     ) -> Result<Done<T>, Problem> {

@@ -21,7 +21,7 @@ const CAPABILITIES: [(&str, bool); 15] = [
     ("k8s_prune", false),
     ("kubernetes_api", true),
     ("gpu_scheduling", true),
-    ("idempotency_keys", false),
+    ("idempotency_keys", true),
     ("stale_reads", true),
 ];
 

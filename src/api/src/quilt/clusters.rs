@@ -146,7 +146,7 @@ pub(crate) async fn create(quilt: &Quilt, call: &Call<'_>, body: &Map<String, Va
             compares.extend([Compare::absent(&name_key), Compare::absent(&key)]);
             let stored = serde_json::to_value(&cluster).map_err(refuse::internal)?;
             let ops = vec![put_record(&key, &stored), put_record(&name_key, &json!({"cluster_id": cluster.id}))];
-            Ok(Plan::commit(compares, ops, cluster))
+            call.keeping(Plan::commit(compares, ops, cluster), |cluster| Reply::created(render(cluster)))
         })
         .await;
     match entered {

@@ -8,7 +8,9 @@
 use axum::body::Body;
 use http::{HeaderValue, Response, StatusCode, header};
 use quilt_objects::status::{Cause, Reason, Status};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+
+use super::reply::REPLAYED;
 
 /// The contract's error codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub(crate) enum Code {
     NameTaken,
     /// No node subnet is free.
     PodCidrExhausted,
+    /// An idempotency key was used for another request.
+    IdempotencyKeyReused,
     /// The object belongs to a Kubernetes object.
     ManagedByKubernetes,
     /// The built-in cluster or tenant.
@@ -46,7 +50,17 @@ pub(crate) enum Code {
 impl Code {
     /// Whether a refusal with this code was judged on state, so that it must be judged again on a linearizable view.
     pub(crate) const fn rests_on_state(self) -> bool {
-        !matches!(self, Self::Internal | Self::NoLeader | Self::RateLimited)
+        // A used key stays used: no newer view can say otherwise.
+        !matches!(self, Self::Internal | Self::NoLeader | Self::RateLimited | Self::IdempotencyKeyReused)
+    }
+
+    /// Refusals that a repetition of the request gets again.
+    const RECORDED: [Self; 5] =
+        [Self::NotFound, Self::NameTaken, Self::PodCidrExhausted, Self::ManagedByKubernetes, Self::BuiltIn];
+
+    /// Whether a repetition of the request gets this refusal again.
+    pub(crate) fn is_recorded(self) -> bool {
+        Self::RECORDED.contains(&self)
     }
 
     const fn parts(self) -> (StatusCode, &'static str) {
@@ -58,6 +72,7 @@ impl Code {
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
             Self::NameTaken => (StatusCode::CONFLICT, "NAME_TAKEN"),
             Self::PodCidrExhausted => (StatusCode::CONFLICT, "POD_CIDR_EXHAUSTED"),
+            Self::IdempotencyKeyReused => (StatusCode::CONFLICT, "IDEMPOTENCY_KEY_REUSED"),
             Self::ManagedByKubernetes => (StatusCode::CONFLICT, "MANAGED_BY_KUBERNETES"),
             Self::BuiltIn => (StatusCode::CONFLICT, "BUILT_IN"),
             Self::PayloadTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE"),
@@ -84,17 +99,41 @@ pub(crate) struct Envelope {
     pub(crate) hint: Option<String>,
     /// The methods of the route, for a 405.
     pub(crate) allow: Option<&'static str>,
+    /// It was said before, to the same request.
+    pub(crate) replayed: bool,
 }
 
 impl Envelope {
     /// An envelope with nothing but its sentence.
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), details: Value::Null, retry_after: None, hint: None, allow: None }
+        Self {
+            code,
+            message: message.into(),
+            details: Value::Null,
+            retry_after: None,
+            hint: None,
+            allow: None,
+            replayed: false,
+        }
     }
 
     /// The one answer for what is absent, deleted or someone else's.
     pub(crate) fn not_found(what: &str) -> Self {
         Self::new(Code::NotFound, format!("{what} not found"))
+    }
+
+    /// What has to be kept to say it again.
+    pub(crate) fn record(&self) -> Value {
+        json!({"code": self.code.parts().1, "message": self.message, "details": self.details, "hint": self.hint})
+    }
+
+    /// What was kept.
+    pub(crate) fn recorded(kept: &Map<String, Value>) -> Option<Self> {
+        let word = kept.get("code")?.as_str()?;
+        let code = Code::RECORDED.into_iter().find(|code| code.parts().1 == word)?;
+        let hint = kept.get("hint").and_then(Value::as_str).map(str::to_owned);
+        let details = kept.get("details").cloned().unwrap_or_default();
+        Some(Self { details, hint, replayed: true, ..Self::new(code, kept.get("message")?.as_str()?) })
     }
 
     /// What is said of a Status that the object layer gave.
@@ -142,7 +181,9 @@ impl Envelope {
             Code::NotFound => Reason::NotFound,
             Code::MethodNotAllowed => Reason::MethodNotAllowed,
             Code::NameTaken => Reason::AlreadyExists,
-            Code::PodCidrExhausted | Code::ManagedByKubernetes | Code::BuiltIn => Reason::Conflict,
+            Code::PodCidrExhausted | Code::IdempotencyKeyReused | Code::ManagedByKubernetes | Code::BuiltIn => {
+                Reason::Conflict
+            }
             Code::PayloadTooLarge => Reason::RequestEntityTooLarge,
             Code::RateLimited => Reason::TooManyRequests,
             Code::Internal => Reason::InternalError,
@@ -165,6 +206,9 @@ impl Envelope {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.replayed {
+            headers.insert(REPLAYED, HeaderValue::from_static("true"));
         }
         if let Some(allow) = self.allow {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));

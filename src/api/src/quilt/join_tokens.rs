@@ -41,7 +41,8 @@ pub(crate) async fn create(call: &Call<'_>, cluster: &str, body: &Map<String, Va
                 "expires_at": (wall_ms + ttl_ms) / 1000, "max_uses": max_uses,
             });
             // The record also ends by itself, exactly when apply's own clock says so.
-            Ok(Plan::commit(compares, vec![put_record_for(&key, &record, ttl_ms)], answer))
+            let plan = Plan::commit(compares, vec![put_record_for(&key, &record, ttl_ms)], answer);
+            call.keeping(plan, |answer| Reply::created(answer.clone()))
         })
         .await?;
     Ok(Reply::created(written.answer))

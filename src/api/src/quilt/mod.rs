@@ -19,6 +19,7 @@ mod naming;
 mod node_report;
 mod nodes;
 mod objects;
+mod once;
 mod path;
 mod placements;
 mod projection;
@@ -44,7 +45,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::BodyExt;
 use quilt_proto::{ClusterId, Op, Txn};
-use quilt_raft::Replica;
+use quilt_raft::{Replica, View};
 use serde_json::{Map, Value, json};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
@@ -53,6 +54,7 @@ use self::beats::Beats;
 use self::call::Call;
 use self::envelope::Code;
 use self::fields::{clip, type_name};
+use self::once::{Once, Scope};
 use self::path::{AgentVerb, Route};
 use self::reply::Reply;
 use crate::authn::Presented;
@@ -151,6 +153,7 @@ impl Quilt {
             headers: &parts.headers,
             deadline: Instant::now() + self.api.options.deadline,
             stale: false,
+            once: None,
         };
         call.must_present(presents(&route, &parts.headers))?;
         let query = parts.uri.query().unwrap_or_default();
@@ -178,6 +181,14 @@ impl Quilt {
                 return Err(problem);
             }
         };
+        match once::key_of(method, &parts.headers) {
+            Ok(Some(key)) => call.once = Some(same_request(&call, &route, parts.uri.path(), key, &body).await?),
+            Ok(None) => {}
+            Err(problem) => {
+                judge_credential(&call, &route).await?;
+                return Err(problem);
+            }
+        }
         self.execute(&call, route, &body).await
     }
 
@@ -221,9 +232,37 @@ impl Quilt {
         }
     }
 
-    /// The one place where POST, PUT and PATCH are carried out, and so where a request's repetition by its
-    /// idempotency key is to be noticed.
+    /// Carries out POST, PUT and PATCH, or answers a repetition as the first time.
     async fn execute(&self, call: &Call<'_>, route: Route<'_>, body: &Map<String, Value>) -> Result<Reply, Problem> {
+        let Some(once) = &call.once else { return self.carry_out(call, route, body).await };
+        if let Some(first) = once.first_answer(call).await? {
+            return first;
+        }
+        let problem = match self.carry_out(call, route, body).await {
+            Ok(reply) => {
+                once.settle(call, &reply).await;
+                return Ok(reply);
+            }
+            Err(problem) => problem,
+        };
+        if !problem.is_answerable() || !matches!(problem.code(), 401 | 404 | 409) {
+            return Err(problem);
+        }
+        // What refused it may be the effect of the same request, carried out elsewhere meanwhile.
+        if let Some(first) = once.first_answer(call).await? {
+            return first;
+        }
+        let envelope = problem.envelope();
+        if envelope.code.is_recorded() {
+            let admits = |view: &View| admits(call, &route, view).is_ok();
+            if let Err(beaten) = once.keep_refusal(call, &envelope, admits).await {
+                return once.first_answer(call).await?.unwrap_or(Err(beaten));
+            }
+        }
+        Err(problem)
+    }
+
+    async fn carry_out(&self, call: &Call<'_>, route: Route<'_>, body: &Map<String, Value>) -> Result<Reply, Problem> {
         match route {
             Route::Clusters => clusters::create(self, call, body).await,
             Route::Reconcile { cluster } => reconcile::run(call, cluster).await,
@@ -317,6 +356,47 @@ fn presents(route: &Route<'_>, headers: &HeaderMap) -> bool {
         | Route::TenantKey { .. }
         | Route::AdminCluster { .. } => !Presented::for_admin(headers).is_empty(),
         _ => !Presented::for_tenant(headers).is_empty(),
+    }
+}
+
+/// What makes this request the same as another one. Tokens stand for themselves: one that was spent by the first
+/// request still names it.
+async fn same_request(
+    call: &Call<'_>,
+    route: &Route<'_>,
+    path: &str,
+    key: &str,
+    body: &Map<String, Value>,
+) -> Result<Once, Problem> {
+    let token = |kind: &str, header: &str| {
+        let digest = token::presented(call.headers, header).ok_or_else(refuse::unauthorized)?;
+        Ok::<_, Problem>(format!("{kind}:{}", digest.as_str()))
+    };
+    let principal = match route {
+        Route::Register { .. } => token("join", JOIN_TOKEN_HEADER)?,
+        Route::Agent { .. } => token("node", NODE_TOKEN_HEADER)?,
+        Route::Tenants
+        | Route::Tenant { .. }
+        | Route::TenantKeys { .. }
+        | Route::TenantKey { .. }
+        | Route::AdminCluster { .. } => {
+            judge_credential(call, route).await?;
+            "operator".to_owned()
+        }
+        _ => format!("tenant:{}", call.judge(|view| call.tenant(view)).await?.id),
+    };
+    Once::new(&Scope { principal: &principal, path, key, cluster: route.cluster() }, body)
+}
+
+/// Whether the cluster that `route` names is this request's to write to.
+fn admits(call: &Call<'_>, route: &Route<'_>, view: &View) -> Result<(), Problem> {
+    match *route {
+        Route::Register { cluster } => call.joining(view, cluster).map(|_| ()),
+        Route::Agent { cluster, node, .. } => call.agent(view, cluster, node).map(|_| ()),
+        _ => match route.cluster() {
+            Some(cluster) => call.tenant_cluster(view, cluster).map(|_| ()),
+            None => Ok(()),
+        },
     }
 }
 

@@ -103,7 +103,7 @@ pub(crate) async fn drain(call: &Call<'_>, cluster: &str, id: &str) -> Result<Re
             mark_draining(node, &now);
             Ok(())
         };
-        Ok(target.update(view, Part::Main, drained)?.map(drop))
+        call.keeping(target.update(view, Part::Main, drained)?.map(drop), |()| Reply::success())
     })
     .await?;
     Ok(Reply::success())

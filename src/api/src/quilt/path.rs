@@ -93,6 +93,31 @@ impl<'a> Route<'a> {
         Some(route)
     }
 
+    /// The cluster the path names.
+    pub(crate) const fn cluster(&self) -> Option<&'a str> {
+        match self {
+            Self::Health
+            | Self::Clusters
+            | Self::Tenants
+            | Self::Tenant { .. }
+            | Self::TenantKeys { .. }
+            | Self::TenantKey { .. } => None,
+            Self::Cluster { cluster }
+            | Self::Reconcile { cluster }
+            | Self::Capabilities { cluster }
+            | Self::JoinTokens { cluster }
+            | Self::Nodes { cluster }
+            | Self::Node { cluster, .. }
+            | Self::Drain { cluster, .. }
+            | Self::Workloads { cluster }
+            | Self::Workload { cluster, .. }
+            | Self::Placements { cluster }
+            | Self::Register { cluster }
+            | Self::Agent { cluster, .. }
+            | Self::AdminCluster { cluster } => Some(cluster),
+        }
+    }
+
     /// The methods of the route, as the `Allow` header lists them.
     pub(crate) const fn allow(&self) -> &'static str {
         match self {

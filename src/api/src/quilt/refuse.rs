@@ -15,6 +15,11 @@ fn told(envelope: Envelope) -> Problem {
     Problem::from(envelope.status()).told(envelope)
 }
 
+/// A refusal that was given before.
+pub(crate) fn again(envelope: Envelope) -> Problem {
+    told(envelope)
+}
+
 /// The one answer for every missing, unknown, expired, revoked or used-up credential.
 pub(crate) fn unauthorized() -> Problem {
     with(Code::Unauthorized, "a valid credential is required")

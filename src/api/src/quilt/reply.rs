@@ -1,7 +1,7 @@
 //! [`Reply`]: a successful answer of a Quilt route, before it becomes HTTP. Must not know routes.
 
 use axum::body::Body;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 
 /// A 2xx answer, or 304.
@@ -10,17 +10,29 @@ pub(crate) struct Reply {
     status: StatusCode,
     body: Option<Value>,
     etag: Option<String>,
+    origin: Origin,
 }
+
+/// Where an answer comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Fresh,
+    /// It was given before, to the same request.
+    Replayed,
+}
+
+/// Says that an answer was given before.
+pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 impl Reply {
     /// 200 with a body.
     pub(crate) const fn ok(body: Value) -> Self {
-        Self { status: StatusCode::OK, body: Some(body), etag: None }
+        Self { status: StatusCode::OK, body: Some(body), etag: None, origin: Origin::Fresh }
     }
 
     /// 201 with a body.
     pub(crate) const fn created(body: Value) -> Self {
-        Self { status: StatusCode::CREATED, body: Some(body), etag: None }
+        Self { status: StatusCode::CREATED, body: Some(body), etag: None, origin: Origin::Fresh }
     }
 
     /// What DELETE and actions answer.
@@ -30,7 +42,23 @@ impl Reply {
 
     /// The client has it already.
     pub(crate) const fn not_modified(etag: String) -> Self {
-        Self { status: StatusCode::NOT_MODIFIED, body: None, etag: Some(etag) }
+        Self { status: StatusCode::NOT_MODIFIED, body: None, etag: Some(etag), origin: Origin::Fresh }
+    }
+
+    /// An answer that was given before.
+    pub(crate) fn again(status: u16, body: Value) -> Option<Self> {
+        let status = StatusCode::from_u16(status).ok()?;
+        Some(Self { status, body: Some(body), etag: None, origin: Origin::Replayed })
+    }
+
+    /// Its status.
+    pub(crate) fn status(&self) -> u16 {
+        self.status.as_u16()
+    }
+
+    /// Its body, null where there is none.
+    pub(crate) fn body(&self) -> &Value {
+        self.body.as_ref().unwrap_or(&Value::Null)
     }
 
     /// Adds the entity tag.
@@ -47,6 +75,9 @@ impl Reply {
         let headers = response.headers_mut();
         if self.status != StatusCode::NOT_MODIFIED {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        if self.origin == Origin::Replayed {
+            headers.insert(REPLAYED, HeaderValue::from_static("true"));
         }
         if let Some(Ok(etag)) = self.etag.map(|etag| HeaderValue::from_str(&etag)) {
             headers.insert(header::ETAG, etag);

@@ -68,7 +68,8 @@ pub(crate) async fn create(call: &Call<'_>, cluster: &str, body: &Map<String, Va
             let key = WORKLOADS.key(cluster, NAMESPACE, &name).ok_or_else(|| refuse::internal("workload key"))?;
             let object = json!({"metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec.document()});
             let target = Target::new(call, tenant.admitted(entry), WORKLOADS.kind(), NAMESPACE, &name);
-            Ok(target.create(view, object, &id)?.map(|value| Stored { key, value }))
+            let plan = target.create(view, object, &id)?.map(|value| Stored { key, value });
+            call.keeping_for_now(plan, |made| Reply::created(Source::Own(made.clone()).render(cluster, &[])))
         })
         .await?;
     Ok(Reply::created(until_placed(call, cluster, written.answer, written.last).await))

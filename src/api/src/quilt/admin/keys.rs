@@ -25,7 +25,7 @@ pub(crate) async fn create(call: &Call<'_>, tenant: &str) -> Result<Reply, Probl
             compares.extend([Compare::exists(&tenant_key), Compare::absent(&key)]);
             let ops = vec![put_record(&key, &api_key_record(tenant, &key_id, created_at))];
             let answer = json!({"key_id": key_id, "api_key": secret.plain()});
-            Ok(Plan::commit(compares, ops, answer))
+            call.keeping(Plan::commit(compares, ops, answer), |answer| Reply::created(answer.clone()))
         })
         .await?;
     Ok(Reply::created(written.answer))

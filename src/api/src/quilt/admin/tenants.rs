@@ -90,7 +90,7 @@ pub(crate) async fn create(call: &Call<'_>, body: &Map<String, Value>) -> Result
                 put_record(&credential_key, &api_key_record(&id, &key_id, created_at)),
             ];
             let answer = json!({"tenant_id": id, "name": name, "api_key": secret.plain(), "key_id": key_id});
-            Ok(Plan::commit(compares, ops, answer))
+            call.keeping(Plan::commit(compares, ops, answer), |answer| Reply::created(answer.clone()))
         })
         .await?;
     Ok(Reply::created(written.answer))

@@ -8,7 +8,7 @@ use crate::quilt::reply::Reply;
 pub(crate) async fn deregister(call: &Call<'_>, cluster: &str, node: &str) -> Result<Reply, Problem> {
     call.write(|view| {
         let agent = call.agent(view, cluster, node)?;
-        removal(call, view, agent.admitted(), &agent.node)
+        call.keeping(removal(call, view, agent.admitted(), &agent.node)?, |()| Reply::success())
     })
     .await?;
     Ok(Reply::success())

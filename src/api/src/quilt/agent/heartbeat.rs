@@ -48,7 +48,7 @@ pub(crate) async fn heartbeat(
             return Ok(Plan::Unchanged(name));
         }
         let target = Target::new(call, agent.admitted(), NODES.kind(), "", &name);
-        Ok(target.update(view, Part::Whole, change)?.map(|_| name))
+        call.keeping(target.update(view, Part::Whole, change)?.map(|_| name), |_| Reply::success())
     };
     // Nothing to write is a claim about the state like a refusal: it is judged on a linearizable view, so that a token
     // revoked on one replica is refused on every other at once. Such looks are batched.

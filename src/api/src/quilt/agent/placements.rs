@@ -226,7 +226,7 @@ async fn forget_ended(call: &Call<'_>, view: &View, cluster: &str, node: &Stored
     }
     let Ok(pods) = bound(view, cluster, node) else { return };
     // Best effort: the next poll, or the end of its grace period, removes what this one could not.
-    let brief = Call { deadline: call.deadline.min(Instant::now() + FORGET_WITHIN), ..*call };
+    let brief = Call { deadline: call.deadline.min(Instant::now() + FORGET_WITHIN), once: None, ..*call };
     for pod in pods.iter().filter(|pod| pod.is_terminating() && !pod.has_finalizers()) {
         let forgotten = brief
             .write(|view| {

@@ -109,7 +109,11 @@ pub(crate) async fn register(
     // Registrations of one cluster want the same records: one at a time here saves both the proposal that must fail.
     // Right under any interleaving without it.
     let _turn = quilt.turn(cluster).await;
-    let written = call.write(|view| plan(call, view, cluster, &registration, &id, &secret, now_ms)).await?;
+    let planned = |view: &View| {
+        let plan = plan(call, view, cluster, &registration, &id, &secret, now_ms)?;
+        call.keeping(plan, |answer| Reply::created(answer.clone()))
+    };
+    let written = call.write(planned).await?;
     Ok(Reply::created(written.answer))
 }
 

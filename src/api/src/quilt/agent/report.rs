@@ -63,19 +63,20 @@ pub(crate) async fn report(
             if ends && !pod.has_finalizers() {
                 // The end of the Pod, and of nothing else: its slot has another one already, or none.
                 let plan = target(&agent, &pod).delete(view, &DeleteOptions::ended(pod.uid()))?;
-                return Ok(plan.map(|()| Held::No));
+                return call.keeping(plan.map(|()| Held::No), |_| Reply::success());
             }
             let apply = |pod: &mut Value| {
                 report.apply(pod, &now);
                 Ok(())
             };
             let plan = target(&agent, &pod).update(view, Part::Status, apply)?;
-            Ok(plan.map(|_| if ends { Held::ByFinalizers } else { Held::No }))
+            let plan = plan.map(|_| if ends { Held::ByFinalizers } else { Held::No });
+            call.keeping(plan, |_| Reply::success())
         })
         .await?;
     if written.answer == Held::ByFinalizers {
         // How it ended is kept for whoever holds it; it goes with the last finalizer.
-        call.write(|view| {
+        call.write_plain(|view| {
             let agent = call.agent(view, cluster, node)?;
             let Entry { pod, .. } = entry(view, &agent)?;
             target(&agent, &pod).delete(view, &DeleteOptions::ended(pod.uid()))

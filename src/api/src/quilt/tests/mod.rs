@@ -5,6 +5,7 @@
 mod bad_input;
 mod flow;
 mod nodes;
+mod once;
 mod races;
 mod refusals;
 mod shapes;
