@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use quilt_objects::kind::Kind;
 use quilt_objects::place;
-use quilt_proto::{Compare, Key, KeyPrefix, Op};
-use quilt_raft::{Consistency, Leadership, Member, ReadError, View};
+use quilt_proto::{Compare, Key, KeyPrefix, Op, ReplicaId};
+use quilt_raft::{Consistency, Leadership, ReadError, View};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -109,7 +109,8 @@ impl Keeper {
         if status.members.is_empty() || status.membership_changing {
             return Ok(());
         }
-        let alive = living(&status.members, since.elapsed());
+        let heard = status.members.iter().map(|member| (member.id, member.last_contact_ms));
+        let alive = living(heard, since.elapsed());
         forget(api, &alive, WRITE_DEADLINE).await?;
         let view = api.replica.read(Consistency::Stale, WRITE_DEADLINE).await.map_err(failed)?;
         let groups = groups(&view, |id| alive.contains(id)).map_err(failed)?;
@@ -124,9 +125,9 @@ impl Keeper {
 
 /// The members that have not been silent for [`LEASE`], by the names of their records. Silence is counted from the
 /// beginning of this leadership at the earliest: before that, others were answered.
-fn living(members: &[Member], led_for: Duration) -> BTreeSet<String> {
-    let silent = |member: &Member| member.last_contact_ms.map_or(led_for, Duration::from_millis).min(led_for);
-    members.iter().filter(|member| silent(member) < LEASE).map(|member| member.id.0.to_string()).collect()
+fn living(heard: impl Iterator<Item = (ReplicaId, Option<u64>)>, led_for: Duration) -> BTreeSet<String> {
+    let silent = |last_contact_ms: Option<u64>| last_contact_ms.map_or(led_for, Duration::from_millis).min(led_for);
+    heard.filter(|(_, contact)| silent(*contact) < LEASE).map(|(id, _)| id.0.to_string()).collect()
 }
 
 /// Records where this replica's API is reached. Nothing is written, and nobody is asked, when that is recorded already.
@@ -321,7 +322,7 @@ async fn keep(
 
 #[cfg(test)]
 mod tests {
-    use quilt_proto::{ReplicaId, Txn};
+    use quilt_proto::Txn;
     use quilt_raft::Replica;
 
     use super::addresses::SKIP_MIRROR;
@@ -390,17 +391,11 @@ mod tests {
     /// before the election.
     #[test]
     fn leases_end_after_silence() {
-        let member = |id, last_contact_ms| Member {
-            id: ReplicaId(id),
-            address: String::new(),
-            voter: true,
-            matched_index: None,
-            lag_entries: None,
-            last_contact_ms,
-            last_heard_ms: None,
+        let heard = [(1, Some(0)), (2, Some(9_999)), (3, Some(10_000)), (4, None)];
+        let ids = |led_for| {
+            let heard = heard.into_iter().map(|(id, contact)| (ReplicaId(id), contact));
+            living(heard, Duration::from_secs(led_for)).into_iter().collect::<Vec<_>>().join(" ")
         };
-        let members = [member(1, Some(0)), member(2, Some(9_999)), member(3, Some(10_000)), member(4, None)];
-        let ids = |led_for| living(&members, Duration::from_secs(led_for)).into_iter().collect::<Vec<_>>().join(" ");
         assert_eq!((ids(60), ids(9)), ("1 2".into(), "1 2 3 4".into()));
     }
 }
