@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -81,6 +82,10 @@ pub(crate) struct Connection {
     heard: Mutex<Option<tokio::time::Instant>>,
     /// What it last said of itself.
     report: Mutex<Option<PeerReport>>,
+    /// What it has acknowledged to this replica as leader, and of which term.
+    acknowledged: Mutex<(u64, u64)>,
+    /// The last term in which it turned out not to hold that any more.
+    lost_log_in: AtomicU64,
 }
 
 /// What a peer said of itself.
@@ -111,8 +116,20 @@ impl Connection {
             (channel(id, &address, Arc::clone(tls))?, channel(id, &address, Arc::clone(tls))?)
         };
         let dial = Dial { address: address.clone(), hello, tls: Arc::clone(tls), resets: resets.clone() };
-        let (heard, report) = (Mutex::default(), Mutex::default());
-        Ok(Self { id, introduce, control: Client::new(dial), data, snapshots, heard, report, address })
+        let (heard, report, acknowledged) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let lost_log_in = AtomicU64::new(0);
+        Ok(Self {
+            id,
+            introduce,
+            control: Client::new(dial),
+            data,
+            snapshots,
+            heard,
+            report,
+            acknowledged,
+            lost_log_in,
+            address,
+        })
     }
 
     /// Asks over the control connection.
@@ -146,6 +163,27 @@ impl Connection {
     pub(crate) fn note_report(&self, reply: &PingReply) {
         let (term, applied_index, about) = (reply.term, reply.applied_index, reply.about.clone());
         *self.report.lock() = Some(PeerReport { term, applied_index, about });
+    }
+
+    /// The peer says that it holds the log up to `index`, to the leader of `term`.
+    pub(crate) fn note_acknowledged(&self, term: u64, index: u64) {
+        let mut known = self.acknowledged.lock();
+        *known = (*known).max((term, index));
+    }
+
+    pub(crate) fn note_lost_log(&self, term: u64) {
+        self.lost_log_in.store(term, Ordering::Relaxed);
+    }
+
+    /// Whether the peer has shown to the leader of `term` that it does not hold what it acknowledged.
+    pub(crate) fn has_lost_log(&self, term: u64) -> bool {
+        self.lost_log_in.load(Ordering::Relaxed) == term
+    }
+
+    /// Whether the peer has acknowledged `index` to the leader of `term` before.
+    pub(crate) fn has_acknowledged(&self, term: u64, index: u64) -> bool {
+        let (known_term, known) = *self.acknowledged.lock();
+        known_term == term && index <= known
     }
 
     pub(crate) fn report(&self) -> Option<PeerReport> {

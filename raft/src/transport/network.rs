@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -99,6 +100,27 @@ impl Client {
     }
 }
 
+/// A peer that came back without what it had acknowledged.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "replica {id} has lost its log: it had acknowledged entry {index} and does not hold it; it gets nothing more under this \
+     number: remove it, and let it join anew with an empty directory"
+)]
+struct LostLog {
+    id: u64,
+    index: u64,
+}
+
+/// Says so once a term.
+fn lost_log(connection: &Connection, term: u64, index: u64) -> RPCError<TypeConfig> {
+    let lost = LostLog { id: connection.id, index };
+    if !connection.has_lost_log(term) {
+        tracing::error!(error = %lost, "a peer is not what it was");
+    }
+    connection.note_lost_log(term);
+    Unreachable::new(&lost).into()
+}
+
 fn unexpected() -> RPCError<TypeConfig> {
     NetworkError::from_string("a reply this release does not know").into()
 }
@@ -111,14 +133,28 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Rpc<AppendEntriesResponse<TypeConfig>> {
+        let (connection, term) = (self.connection()?, rpc.vote.leader_id.term);
+        let (before, end) = (rpc.prev_log_id.as_ref(), rpc.entries.last().map(|entry| &entry.log_id));
+        let (before, end) = (before.map(|id| id.index), end.or(before).map(|id| id.index));
+        if connection.has_lost_log(term) {
+            return Err(Unreachable::from_string(format!("replica {} has lost its log", self.target)).into());
+        }
         let question = Body::Heartbeat(convert::append_out(&rpc));
         let reply = match self.control(question, RPCTypes::AppendEntries, &option).await? {
             Body::AppendReply(reply) => convert::append_reply_in(reply),
             _ => None,
         };
         match reply {
-            Some(Ok(_)) => Ok(AppendEntriesResponse::Success),
-            Some(Err(StreamAppendError::Conflict(_))) => Ok(AppendEntriesResponse::Conflict),
+            Some(Ok(_)) => {
+                if let Some(end) = end {
+                    connection.note_acknowledged(term, end);
+                }
+                Ok(AppendEntriesResponse::Success)
+            }
+            Some(Err(StreamAppendError::Conflict(_))) => match before {
+                Some(before) if connection.has_acknowledged(term, before) => Err(lost_log(&connection, term, before)),
+                _ => Ok(AppendEntriesResponse::Conflict),
+            },
             Some(Err(StreamAppendError::HigherVote(vote))) => Ok(AppendEntriesResponse::HigherVote(vote)),
             None => Err(unexpected()),
         }
@@ -138,7 +174,12 @@ impl RaftNetworkV2<TypeConfig> for Client {
         Box::pin(async move {
             let connection = self.connection()?;
             let mut client = connection.data();
-            let requests = input.map(|request| convert::append_out(&request));
+            let term = Arc::new(AtomicU64::new(0));
+            let leads = Arc::clone(&term);
+            let requests = input.map(move |request| {
+                leads.store(request.vote.leader_id.term, Ordering::Relaxed);
+                convert::append_out(&request)
+            });
             // No deadline of its own on the stream: it lives as long as there is something to replicate, and the
             // connection's keep-alive notices a peer that has fallen silent.
             let opened = answer(self.target, OPEN_STREAM_TIMEOUT, client.append(requests)).await;
@@ -147,8 +188,17 @@ impl RaftNetworkV2<TypeConfig> for Client {
             let results = replies.map(move |reply: Result<AppendReply, tonic::Status>| {
                 let reply = reply.map_err(|status| this.status(&status))?;
                 connection.note_heard();
-                convert::append_reply_in(reply)
-                    .ok_or_else(|| NetworkError::from_string("a reply this release does not know").into())
+                let result = convert::append_reply_in(reply).ok_or_else(unexpected)?;
+                let term = term.load(Ordering::Relaxed);
+                match &result {
+                    Ok(Some(matched)) => connection.note_acknowledged(term, matched.index),
+                    // openraft takes this for impossible; the peer must not be counted on in any case.
+                    Err(StreamAppendError::Conflict(at)) if connection.has_acknowledged(term, at.index) => {
+                        return Err(lost_log(&connection, term, at.index));
+                    }
+                    _ => {}
+                }
+                Ok(result)
             });
             Ok(results.boxed())
         })

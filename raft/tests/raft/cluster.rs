@@ -355,3 +355,35 @@ async fn without_a_quorum_nothing_is_claimed() {
     drop(alone);
     cluster.stop().await;
 }
+
+/// A replica that comes back under its number without its log gets nothing, and the leader goes on: it does not take what
+/// was acknowledged for lost, and does not count on the replica any more. Under a new number it is welcome.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_lost_its_log_is_not_counted_on() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let wiped = cluster.ids().into_iter().find(|id| *id != leader).expect("three replicas");
+    for n in 0..10 {
+        last(cluster.get(leader).propose(create(&format!("before-{n}")), DEADLINE).await.expect("applied"));
+    }
+    cluster.same_state().await;
+    cluster.shut_down(wiped).await;
+    cluster.empty(wiped);
+    cluster.restart(wiped).await;
+    for n in 0..20 {
+        last(cluster.get(leader).propose(create(&format!("after-{n}")), DEADLINE).await.expect("applied"));
+    }
+    cluster.until(leader, |status| status.role == Role::Leader && status.failures_tolerated == 0).await;
+    assert_eq!(
+        cluster.get(wiped).status().applied_index,
+        0,
+        "it was given the log under a number that has voted before"
+    );
+    cluster.get(leader).admin().remove(ReplicaId(wiped)).await.expect("removed");
+    let (joined, address) = cluster.add().await;
+    let admin = cluster.get(leader).admin();
+    admin.add_learner(ReplicaId(joined), address).await.expect("added");
+    admin.promote(ReplicaId(joined), DEADLINE).await.expect("promoted");
+    drop(admin);
+    cluster.stop().await;
+}

@@ -149,6 +149,11 @@ impl Cluster {
         drop(self.nodes.get_mut(&id).expect("known").running.take().expect("running"));
     }
 
+    /// Takes everything a replica that does not run has kept.
+    pub(crate) fn empty(&self, id: u64) {
+        std::fs::remove_dir_all(self.nodes[&id].dir.path().join("data")).expect("its directory is there");
+    }
+
     pub(crate) async fn restart(&mut self, id: u64) {
         let address = self.nodes[&id].address;
         let listener = TcpListener::bind(address).expect("its port is free again");
