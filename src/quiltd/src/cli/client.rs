@@ -159,23 +159,26 @@ pub(crate) async fn refusal(answer: reqwest::Response) -> anyhow::Error {
     let text = answer.text().await.unwrap_or_default();
     let value: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
     let message = value["error"].as_str().or_else(|| value["message"].as_str()).unwrap_or(&text).to_owned();
-    let failure = match status {
-        StatusCode::NOT_FOUND => Failure::NotFound(message),
+    let error: anyhow::Error = match status {
+        StatusCode::NOT_FOUND => Failure::NotFound(message).into(),
         StatusCode::UNAUTHORIZED => {
-            let hint = match value["hint"].as_str() {
-                Some(hint) if !hint.contains("X-Quilt-Admin-Key") => hint,
-                _ => "give the right key's file with --token-file: the admin key, or for clusters their tenant's",
-            };
+            // The API's own hint speaks of headers.
+            let hint = "give the right key's file with --token-file: the admin key, or for clusters their tenant's";
             return hinted(anyhow::anyhow!("{message}"), hint);
         }
-        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Failure::Unavailable(message),
-        StatusCode::GATEWAY_TIMEOUT => Failure::TimedOut(message),
-        StatusCode::CONFLICT => Failure::Refused(message),
-        _ => return anyhow::anyhow!("{message} (HTTP {status})"),
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Failure::Unavailable(message).into(),
+        StatusCode::GATEWAY_TIMEOUT => Failure::TimedOut(message).into(),
+        // What is in the way, such as a name that is taken, is no danger: that is a plain failure.
+        StatusCode::CONFLICT if matches!(value["error_code"].as_str(), Some("UNSAFE_MEMBERSHIP" | "CONFLICT")) => {
+            Failure::Refused(message).into()
+        }
+        // Said in words already.
+        StatusCode::CONFLICT | StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN => anyhow::anyhow!(message),
+        _ => anyhow::anyhow!("{message} (HTTP {status})"),
     };
     match value["hint"].as_str() {
-        Some(hint) => hinted(failure, hint),
-        None => failure.into(),
+        Some(hint) => hinted(error, hint),
+        None => error,
     }
 }
 

@@ -130,6 +130,10 @@ impl Joining {
             let failure = match ask().send().await {
                 Ok(answer) if answer.status().is_success() => return Ok(answer),
                 Ok(answer) => {
+                    if answer.status() == StatusCode::UNAUTHORIZED {
+                        let why = "the replica token is unknown, used up, expired or revoked";
+                        return Err(Failure::Refused(why.into())).hint("make a new one: quiltd token create");
+                    }
                     let not_now =
                         matches!(answer.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT);
                     let refusal = crate::cli::refusal(answer).await;
