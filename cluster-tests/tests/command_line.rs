@@ -62,7 +62,7 @@ async fn failures_are_told_with_their_code_and_what_to_do() -> Result<()> {
     terminal.done(&format!("operator snapshot save {backup}")).await?;
 
     terminal.refused("tenant create acme", 1, "tenant name 'acme' is already in use", "").await?;
-    terminal.refused(&format!("tenant list --token-file {api_key}"), 1, "a valid", "with --token-file").await?;
+    terminal.refused(&format!("tenant list --token-file {api_key}"), 1, "a valid", "give the right key's file").await?;
     terminal.refused("status -o yaml", 2, "invalid value 'yaml'", "").await?;
     terminal.refused("statsu", 2, "unrecognized subcommand 'statsu'", "").await?;
     terminal.refused("status --timeout soon", 2, "invalid value 'soon'", "").await?;
@@ -107,12 +107,12 @@ async fn tenants_and_clusters_are_kept_from_the_command_line() -> Result<()> {
     ensure!(terminal.done(&set).await? == "20");
 
     terminal.done("tenant disable acme").await?;
-    acme.refused("cluster list", 1, "", "with --token-file").await?;
+    acme.refused("cluster list", 1, "", "give the right key's file").await?;
     terminal.done("tenant enable acme").await?;
     acme.done("cluster delete prod --yes").await?;
     ensure!(acme.done("cluster list").await?.lines().count() == 1, "only the header is left");
     terminal.done("tenant delete acme --yes").await?;
-    acme.refused("cluster list", 1, "", "with --token-file").await?;
+    acme.refused("cluster list", 1, "", "give the right key's file").await?;
 
     ensure!(terminal.done("version -o jsonpath={.quiltd}").await? == env!("CARGO_PKG_VERSION"));
     ensure!(terminal.done("status -o jsonpath={.leader}").await? == "1");

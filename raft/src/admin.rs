@@ -29,6 +29,8 @@ pub(crate) const SERVICE: &str = "internal/admin";
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long other changes may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a replica that was asked to lead is waited for before it is asked again.
+const TRANSFER_ATTEMPT: Duration = Duration::from_secs(2);
 /// The leader's answer that it has waited long enough is still waited for.
 const ANSWER_MARGIN: Duration = Duration::from_secs(1);
 /// Pause before the next leader is asked.
@@ -134,13 +136,23 @@ impl Admin {
     /// # Errors
     /// See [`AdminError`].
     pub async fn transfer_leadership(&self, to: Option<ReplicaId>) -> Result<ReplicaId, AdminError> {
-        let to = self.ask(Change::TransferTo(to.map_or(0, |to| to.0)), TIMEOUT).await?;
-        let mut destination = self.replica.destination();
-        let moved = async { destination.wait_for(|now| now.leader == Some(to)).await.map(drop) };
-        match TypeConfig::timeout(TIMEOUT, moved).await {
-            Ok(Ok(())) => Ok(ReplicaId(to)),
-            Ok(Err(_)) => Err(AdminError::Stopped),
-            Err(_) => Err(AdminError::Timeout(format!("replica {to} was asked to lead and does not yet"))),
+        use openraft::Instant as _;
+
+        let began = TypeConfig::now();
+        let mut to = to.map_or(0, |to| to.0);
+        loop {
+            to = self.ask(Change::TransferTo(to), TIMEOUT).await?;
+            let mut destination = self.replica.destination();
+            let moved = async { destination.wait_for(|now| now.leader == Some(to)).await.map(drop) };
+            match TypeConfig::timeout(TRANSFER_ATTEMPT, moved).await {
+                Ok(Ok(())) => return Ok(ReplicaId(to)),
+                Ok(Err(_)) => return Err(AdminError::Stopped),
+                // A replica whose log is not yet complete declines, and nobody asks it again but us.
+                Err(_) if began.elapsed() < TIMEOUT => {}
+                Err(_) => {
+                    return Err(AdminError::Timeout(format!("replica {to} was asked to lead and does not yet")));
+                }
+            }
         }
     }
 
