@@ -7,7 +7,7 @@ use quilt_objects::convert::{self, Conversion};
 use quilt_objects::kind::Kind;
 use quilt_objects::place;
 use quilt_proto::{Key, Op, Put, Record};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::context::RootKey;
 use crate::lifecycle;
@@ -16,6 +16,10 @@ use crate::seal;
 
 /// Largest stored object, sealed part included (architecture D18).
 pub(crate) const OBJECT_BYTES_MAX: usize = 3 << 19;
+
+/// Where `kubectl apply` keeps the whole manifest it was given. On a kind with sensitive fields it repeats them, so it is
+/// sealed with them.
+const APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Parses a record into the served form of `kind`, sensitive fields opened.
 pub(crate) fn parse(root: &RootKey, kind: &Kind, record: &Record) -> Result<Value, Problem> {
@@ -26,7 +30,11 @@ pub(crate) fn parse(root: &RootKey, kind: &Kind, record: &Record) -> Result<Valu
     if !record.sealed.is_empty() {
         let plain = seal::open(root, &bound_to(kind, &object), &record.sealed)
             .map_err(|error| Problem::internal(&error.to_string()))?;
-        let fields: Map<String, Value> = serde_json::from_slice(&plain).map_err(|error| corrupt(error.to_string()))?;
+        let mut fields: Map<String, Value> =
+            serde_json::from_slice(&plain).map_err(|error| corrupt(error.to_string()))?;
+        if let Some(applied) = fields.remove("metadata").and_then(|mut metadata| take_applied(&mut metadata)) {
+            place::set(&mut object, &["metadata", "annotations", APPLIED], applied);
+        }
         if let Some(map) = object.as_object_mut() {
             map.extend(fields);
         }
@@ -38,7 +46,8 @@ pub(crate) fn parse(root: &RootKey, kind: &Kind, record: &Record) -> Result<Valu
 pub(crate) fn put(root: &RootKey, kind: &Kind, key: &Key, object: &Value) -> Result<Op, Problem> {
     let mut sealed = Vec::new();
     let names = sensitive(kind);
-    let encoded = if names.is_empty() && Conversion::of(kind) == Conversion::None {
+    let nothing_sensitive = names.is_empty();
+    let encoded = if nothing_sensitive && Conversion::of(kind) == Conversion::None {
         canonical::encode(object)
     } else {
         let mut plain = object.clone();
@@ -46,6 +55,9 @@ pub(crate) fn put(root: &RootKey, kind: &Kind, key: &Key, object: &Value) -> Res
         let mut fields = Map::new();
         if let Some(map) = plain.as_object_mut() {
             fields.extend(names.into_iter().filter_map(|name| map.remove_entry(name)));
+        }
+        if !nothing_sensitive && let Some(applied) = plain.get_mut("metadata").and_then(take_applied) {
+            fields.insert("metadata".into(), json!({"annotations": {APPLIED: applied}}));
         }
         if !fields.is_empty() {
             let text = Value::Object(fields).to_string();
@@ -72,6 +84,11 @@ pub(crate) fn put(root: &RootKey, kind: &Kind, key: &Key, object: &Value) -> Res
 pub(crate) fn sensitive(kind: &Kind) -> Vec<&str> {
     let fields = kind.node().object().map(|object| object.fields()).unwrap_or_default();
     fields.iter().filter(|field| field.sensitive).map(|field| &*field.name).collect()
+}
+
+/// Takes the applied manifest out of an object's metadata.
+fn take_applied(metadata: &mut Value) -> Option<Value> {
+    metadata.get_mut("annotations")?.as_object_mut()?.remove(APPLIED)
 }
 
 /// What binds an envelope to its object.

@@ -170,6 +170,11 @@ impl Renderer {
     }
 
     fn metadata(&self, record: &Record, out: &mut BytesMut) -> Result<(), Problem> {
+        // Metadata may have a sealed part too.
+        if !record.sealed.is_empty() {
+            append(out, &table::partial_metadata(&self.document(record)?));
+            return Ok(());
+        }
         let object: MetadataOnly<'_> = serde_json::from_slice(&record.value).map_err(|error| {
             Problem::internal(&format!("a stored object of {} is corrupt: {error}", self.kind.plural))
         })?;

@@ -7,6 +7,7 @@ mod deletion;
 mod documents;
 mod history;
 mod lists;
+mod logs;
 mod patches;
 mod secrets;
 mod services;

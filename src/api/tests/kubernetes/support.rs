@@ -82,6 +82,10 @@ fn record(resource: &str, name: &str, value: &Value) -> Op {
 
 impl Plane {
     pub(crate) async fn start() -> Self {
+        Self::start_with(ApiOptions::new("test", RootKey::new([7; 32]))).await
+    }
+
+    pub(crate) async fn start_with(options: ApiOptions) -> Self {
         let replica = Replica::memory(ReplicaId(1)).await;
         let digest = |key: &str| Digest::of(key).as_str().to_owned();
         let tenant = |id: &str| json!({"id": id, "name": id, "disabled": false, "token_epoch": 0, "created_at": 0});
@@ -97,7 +101,7 @@ impl Plane {
         ];
         let decision = replica.propose(Txn::new(Vec::new(), ops), Duration::from_secs(10)).await.expect("stored");
         assert!(matches!(decision, Decision::Applied { .. }));
-        let api = Api::new(ApiOptions::new("test", RootKey::new([7; 32])), replica.clone());
+        let api = Api::new(options, replica.clone());
         let plane = Self { server: Server::new(api, axum::Router::new()), replica };
         for name in ["default", "kube-system"] {
             plane.post("/api/v1/namespaces", &json!({"metadata": {"name": name}})).await.expect(201);

@@ -3,6 +3,8 @@
 
 mod about;
 mod advertise;
+#[cfg(test)]
+mod at_rest;
 mod first_start;
 pub(crate) mod identity;
 

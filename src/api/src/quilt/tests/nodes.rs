@@ -131,6 +131,40 @@ async fn heartbeats_and_drain() {
     plane.tenant("POST", &format!("/api/clusters/{id}/nodes/none/drain"), Value::Null).await.refused(404, "NOT_FOUND");
 }
 
+/// Deleting the Node object through the Kubernetes API is deleting the node: it is readable nowhere, its token is dead,
+/// and its name and subnet are free in the same moment.
+#[tokio::test]
+async fn a_kubernetes_delete_removes_the_node() {
+    let plane = Plane::start().await;
+    let id = plane.cluster("c", "10.42.0.0/16", 24).await;
+    let subnet = |node: &super::Joined| node.answer["allocation"]["pod_cidr"].as_str().expect("cidr").to_owned();
+    let gone = plane.register(&id, "gone", json!({})).await;
+    let stays = plane.register(&id, "stays", json!({})).await;
+    plane.ready(&gone).await;
+    let stored = NODES.by_uid(&plane.view().await, &id, &gone.id).expect("read").expect("node");
+    let path = format!("/clusters/{id}/api/v1/nodes/{}", stored.name());
+    let delete = async |path: &str| {
+        let request = Request::delete(path).header("authorization", format!("Bearer {}", plane.key));
+        let answer = plane.kubernetes().handle(request.body(Body::empty()).expect("request")).await;
+        answer.expect("an answer").status().as_u16()
+    };
+    assert_eq!(delete(&format!("{path}?dryRun=All")).await, 200);
+    plane.agent(&gone, "POST", "heartbeat", json!({"state": "ready"})).await.expect(200);
+    assert_eq!(delete(&path).await, 200);
+    assert_eq!(delete(&path).await, 404);
+    plane.agent(&gone, "POST", "heartbeat", json!({"state": "ready"})).await.refused(401, "UNAUTHORIZED");
+    plane.agent(&gone, "GET", "placements", Value::Null).await.refused(401, "UNAUTHORIZED");
+    let quilt = format!("/api/clusters/{id}/nodes");
+    plane.tenant("GET", &format!("{quilt}/{}", gone.id), Value::Null).await.refused(404, "NOT_FOUND");
+    let nodes = plane.tenant("GET", &quilt, Value::Null).await.expect(200);
+    assert_eq!(nodes["nodes"].as_array().map(Vec::len), Some(1));
+    let again = plane.register(&id, "gone", json!({})).await;
+    assert_eq!(subnet(&again), subnet(&gone), "the subnet was free");
+    assert_ne!((&again.id, &again.token), (&gone.id, &gone.token));
+    plane.agent(&gone, "GET", "allocation", Value::Null).await.refused(401, "UNAUTHORIZED");
+    plane.agent(&stays, "POST", "heartbeat", json!({"state": "ready"})).await.expect(200);
+}
+
 /// A cordon leaves the state alone; taints and GPUs are shown as reported.
 #[tokio::test]
 async fn cordon_taints_and_devices() {
