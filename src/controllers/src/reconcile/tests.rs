@@ -145,6 +145,83 @@ fn an_undo_reuses_the_old_set() {
     assert_eq!(first["metadata"]["annotations"]["deployment.kubernetes.io/revision"], "3");
 }
 
+/// Old sets are kept for an undo up to `revisionHistoryLimit`, the newest of them; a limit of zero keeps none, and a
+/// roll that is under way loses nothing.
+#[test]
+fn old_sets_are_forgotten_beyond_the_limit() {
+    let mut world = World::new();
+    world.node("n1");
+    let key = deployment(&mut world, 2, "web:1", &json!({}));
+    world.change(&key, |object| object["spec"]["revisionHistoryLimit"] = json!(2));
+    let roll = |world: &mut World| {
+        for _ in 0..20 {
+            world.settle();
+            world.run_pods("n1");
+        }
+        world.settle();
+    };
+    let revisions = |world: &World| {
+        let sets = world.all("apps", "replicasets");
+        let of = |set: &Value| set["metadata"]["annotations"]["deployment.kubernetes.io/revision"].clone();
+        let mut found: Vec<String> = sets.iter().map(|(_, set)| of(set).as_str().expect("a number").into()).collect();
+        found.sort();
+        found
+    };
+    roll(&mut world);
+    for image in ["web:2", "web:3", "web:4"] {
+        set_image(&mut world, &key, image);
+        roll(&mut world);
+    }
+    assert_eq!(revisions(&world), ["2", "3", "4"]);
+    set_image(&mut world, &key, "web:5");
+    world.settle();
+    assert_eq!(
+        revisions(&world),
+        ["2", "3", "4", "5"],
+        "while the roll is under way it may be undone as far as before"
+    );
+    roll(&mut world);
+    assert_eq!(revisions(&world), ["3", "4", "5"]);
+    world.change(&key, |object| object["spec"]["revisionHistoryLimit"] = json!(0));
+    roll(&mut world);
+    assert_eq!(revisions(&world), ["5"]);
+}
+
+/// A rollout without progress for `progressDeadlineSeconds` is called stuck, not before and without anything happening;
+/// each step of progress starts the time anew, and what comes up late ends the complaint.
+#[test]
+fn a_stuck_rollout_says_so() {
+    let mut world = World::new();
+    world.node("n1");
+    let key = deployment(&mut world, 2, "web:1", &json!({}));
+    world.settle();
+    world.pass(599, &["n1"]);
+    assert_eq!(condition(&world, &key, "Progressing").0, "True");
+    world.pass(2, &["n1"]);
+    let stuck = ("False".to_owned(), "ProgressDeadlineExceeded".to_owned());
+    assert_eq!(condition(&world, &key, "Progressing"), stuck);
+    assert!(world.plan(Controller::Deployment, &key).writes.is_empty(), "it is said once");
+    let first = world.all("", "pods")[0].0.clone();
+    world.run_pod(&first, "n1");
+    world.settle();
+    assert_eq!(condition(&world, &key, "Progressing"), ("True".into(), "ReplicaSetUpdated".into()));
+    world.pass(599, &["n1"]);
+    assert_eq!(condition(&world, &key, "Progressing").0, "True", "progress starts the time anew");
+    world.pass(2, &["n1"]);
+    assert_eq!(condition(&world, &key, "Progressing"), stuck);
+    world.run_pods("n1");
+    world.settle();
+    assert_eq!(condition(&world, &key, "Progressing"), ("True".into(), "NewReplicaSetAvailable".into()));
+    world.pass(1_000, &["n1"]);
+    assert_eq!(condition(&world, &key, "Progressing").0, "True", "what is complete is not stuck");
+    world.change(&key, |object| {
+        object["spec"]["paused"] = json!(true);
+        object["metadata"]["generation"] = json!(2);
+    });
+    world.settle();
+    assert_eq!(condition(&world, &key, "Progressing"), ("Unknown".into(), "DeploymentPaused".into()));
+}
+
 /// Recreate makes new Pods only when all old ones are gone; scaling changes the set in place; a paused Deployment does
 /// not roll.
 #[test]
