@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use quilt_objects::first;
 use quilt_proto::{ClusterId, Compare, Key, Op, Txn};
 use quilt_raft::{Consistency, Decision, ProposeError, ReadError, Replica, View};
 use serde_json::{Value, json};
@@ -22,8 +23,6 @@ use crate::store::{CONFIG_MAPS, NAMESPACES, SERVICE_ACCOUNTS, SERVICES, put, put
 pub const NAMESPACE_NAMES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 /// Id and name of the built-in tenant.
 const DEFAULT_TENANT: &str = "default";
-/// Port behind the Service `kubernetes`.
-const API_PORT: u16 = 6443;
 
 /// Why first objects could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -149,30 +148,19 @@ pub async fn cluster_objects(
         own["labels"] = json!({"kubernetes.io/metadata.name": namespace});
         let object = json!({"metadata": own, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
         want(NAMESPACES.key(&cluster.id, "", namespace), &object, Vec::new());
-        let account = json!({"metadata": metadata("default", Some(namespace))});
-        want(SERVICE_ACCOUNTS.key(&cluster.id, namespace, "default"), &account, Vec::new());
+        let account = first::service_account(&metadata(first::SERVICE_ACCOUNT, Some(namespace)));
+        want(SERVICE_ACCOUNTS.key(&cluster.id, namespace, first::SERVICE_ACCOUNT), &account, Vec::new());
         if !serving_ca_pem.is_empty() {
-            let name = "kube-root-ca.crt";
-            let map = json!({"metadata": metadata(name, Some(namespace)), "data": {"ca.crt": serving_ca_pem}});
-            want(CONFIG_MAPS.key(&cluster.id, namespace, name), &map, Vec::new());
+            let map = first::root_ca(&metadata(first::ROOT_CA, Some(namespace)), &json!({"ca.crt": serving_ca_pem}));
+            want(CONFIG_MAPS.key(&cluster.id, namespace, first::ROOT_CA), &map, Vec::new());
         }
     }
-    let range = crate::quilt::Ipv4Block::parse(&cluster.service_cidr).ok();
-    if let Some(address) = range.map(|range| range.address(1).to_string()) {
-        let mut own = metadata("kubernetes", Some("default"));
-        own["labels"] = json!({"component": "apiserver", "provider": "kubernetes"});
-        let service = json!({
-            "metadata": own,
-            "spec": {
-                "type": "ClusterIP", "clusterIP": address, "clusterIPs": [address], "ipFamilies": ["IPv4"],
-                "ipFamilyPolicy": "SingleStack", "internalTrafficPolicy": "Cluster", "sessionAffinity": "None",
-                "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": API_PORT}],
-            },
-            "status": {"loadBalancer": {}},
-        });
-        let taken = internal(&cluster.id, "serviceips", &address)
-            .map(|key| (key, json!({"namespace": "default", "name": "kubernetes"})));
-        want(SERVICES.key(&cluster.id, "default", "kubernetes"), &service, taken.into_iter().collect());
+    if let Some(address) = first::api_address(&cluster.service_cidr) {
+        let (namespace, name) = first::API_SERVICE;
+        let service = first::api_service(metadata(name, Some(namespace)), address);
+        let taken = internal(&cluster.id, "serviceips", &address.to_string())
+            .map(|key| (key, json!({"namespace": namespace, "name": name})));
+        want(SERVICES.key(&cluster.id, namespace, name), &service, taken.into_iter().collect());
     }
     let view = replica.read(Consistency::Linearizable, deadline).await?;
     for (shelf, name, mut object) in crate::endpoints::documents(&view)? {

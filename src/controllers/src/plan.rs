@@ -59,6 +59,13 @@ pub enum Write {
         /// The version removed.
         at: Revision,
     },
+    /// Takes what is to belong to an object of the same plan (a service address), if nobody has it.
+    Claim {
+        /// Where.
+        key: Key,
+        /// Whose it is to be.
+        holder: Value,
+    },
     /// Gives back what belonged to an object of the same plan (a service address), whatever is there.
     Free {
         /// Where.
@@ -137,6 +144,10 @@ impl Plan {
                     compares.push(Compare::at(key, *at));
                     ops.push(Op::delete(key));
                 }
+                Write::Claim { key, holder } => {
+                    compares.push(Compare::absent(key));
+                    ops.push(record(key, holder));
+                }
                 Write::Free { key } => ops.push(Op::delete(key)),
             }
         }
@@ -155,6 +166,18 @@ pub fn put(key: &Key, value: &Value, sealed: Bytes, ttl_ms: u64) -> Op {
     Op::from(Put { key: key.bytes().clone(), value: encoded.bytes, splice_at: encoded.splice_at, sealed, ttl_ms, tags })
 }
 
+/// The operation that stores one of the control plane's own records, which know no revision.
+fn record(key: &Key, value: &Value) -> Op {
+    Op::from(Put {
+        key: key.bytes().clone(),
+        value: value.to_string().into(),
+        splice_at: 0,
+        sealed: Bytes::new(),
+        ttl_ms: 0,
+        tags: Vec::new(),
+    })
+}
+
 /// Plans print like diffs, one line a write, for golden tests and debug logs.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -165,7 +188,7 @@ impl fmt::Display for Plan {
         };
         for write in &self.writes {
             match write {
-                Write::Create { key, .. } => writeln!(f, "+ {}", place(key))?,
+                Write::Create { key, .. } | Write::Claim { key, .. } => writeln!(f, "+ {}", place(key))?,
                 Write::Update { key, at, value, .. } => {
                     let going = if value.pointer("/metadata/deletionTimestamp").is_some() { " (going)" } else { "" };
                     writeln!(f, "~ {} @{at}{going}", place(key))?;
@@ -189,7 +212,11 @@ impl Write {
     #[must_use]
     pub const fn key(&self) -> &Key {
         match self {
-            Self::Create { key, .. } | Self::Update { key, .. } | Self::Delete { key, .. } | Self::Free { key } => key,
+            Self::Create { key, .. }
+            | Self::Update { key, .. }
+            | Self::Delete { key, .. }
+            | Self::Claim { key, .. }
+            | Self::Free { key } => key,
         }
     }
 }

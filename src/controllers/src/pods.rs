@@ -1,5 +1,6 @@
 //! Making Pods out of templates, the same way for every controller.
 
+use quilt_objects::hooks::run_by_someone;
 use serde_json::{Value, json};
 
 use crate::fields;
@@ -37,6 +38,7 @@ pub fn from_template(
     }
     let mut spec = template.get("spec").cloned().unwrap_or_else(|| json!({}));
     tolerate_absence(&mut spec, settings.placement_grace_secs);
+    run_by_someone(&mut spec);
     let qos = quality(&spec);
     json!({ "metadata": metadata, "spec": spec, "status": { "phase": "Pending", "qosClass": qos } })
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use quilt_objects::first;
 use quilt_proto::Key;
 
 use crate::object::{Facts, Object};
@@ -57,6 +58,7 @@ pub fn work_of(cluster: &Cluster, change: &Change, uid_gone: Option<&str>, into:
     }
     if change.after.is_none() {
         in_ending_namespace(cluster, &change.key, into);
+        missed_in_namespace(cluster, &change.key, into);
         // An owner that waits for its dependents looks again when one has gone.
         for owner in change.before.iter().flat_map(|before| &before.owners) {
             wake_waiting_owner(cluster, change, &owner.uid, into);
@@ -101,9 +103,8 @@ fn own(cluster: &Cluster, object: &Object, into: &mut BTreeSet<Work>) {
         ("policy", "poddisruptionbudgets") => Controller::Budget,
         ("", "services") => Controller::Endpoints,
         ("", "namespaces") => {
-            if object.deletion.is_some() {
-                into.insert((Controller::Namespace, object.key.clone()));
-            }
+            let controller = if object.deletion.is_some() { Controller::Namespace } else { Controller::Furnish };
+            into.insert((controller, object.key.clone()));
             return;
         }
         ("", "nodes") => {
@@ -186,6 +187,20 @@ fn owners(cluster: &Cluster, object: &Object, into: &mut BTreeSet<Work>) {
         owners(cluster, set, into);
     }
     into.insert((controller, key));
+}
+
+/// What every namespace has comes back. Any Service that goes may have held the address of the one that leads to the API.
+fn missed_in_namespace(cluster: &Cluster, key: &Key, into: &mut BTreeSet<Work>) {
+    let parts = key.parts();
+    let namespace = match (parts.group, parts.resource, parts.name) {
+        ("", "serviceaccounts", first::SERVICE_ACCOUNT) | ("", "configmaps", first::ROOT_CA) => parts.namespace,
+        ("", "services", _) => first::API_SERVICE.0,
+        _ => return,
+    };
+    let namespace = cluster.key("", "namespaces", "", namespace);
+    if let Some(key) = namespace.filter(|key| cluster.get(key).is_some_and(|namespace| namespace.deletion.is_none())) {
+        into.insert((Controller::Furnish, key));
+    }
 }
 
 fn in_ending_namespace(cluster: &Cluster, key: &Key, into: &mut BTreeSet<Work>) {

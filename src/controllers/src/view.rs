@@ -2,6 +2,7 @@
 //! own state for whole objects. Reading only; a plan says what is to change.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -293,7 +294,7 @@ pub struct View<'a> {
     pub cluster: &'a Cluster,
     /// Whole objects.
     pub source: &'a dyn Source,
-    /// The cluster's times.
+    /// What the cluster's record says.
     pub settings: Settings,
     /// Last signs of life of nodes.
     pub heartbeats: &'a Heartbeats,
@@ -301,18 +302,20 @@ pub struct View<'a> {
     pub urgency: Urgency,
 }
 
-/// A cluster's times (quilt-api 2.1).
+/// What a cluster's record says: its times (quilt-api 2.1), and where its API is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Silence that makes a node not ready.
     pub node_timeout_secs: u64,
     /// Further time until placements leave it.
     pub placement_grace_secs: u64,
+    /// Address of the Service that leads to the API, once the record is known.
+    pub api_address: Option<Ipv4Addr>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { node_timeout_secs: 40, placement_grace_secs: 30 }
+        Self { node_timeout_secs: 40, placement_grace_secs: 30, api_address: None }
     }
 }
 

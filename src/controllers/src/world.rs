@@ -22,6 +22,7 @@ pub(crate) struct World {
     pub(crate) now: Moment,
     pub(crate) cluster_ms: u64,
     pub(crate) urgency: Urgency,
+    pub(crate) settings: Settings,
     revision: u64,
     work: BTreeSet<Work>,
     later: BTreeMap<Work, Moment>,
@@ -54,6 +55,7 @@ impl World {
             now: START,
             cluster_ms: 0,
             urgency: Urgency::Usual,
+            settings: Settings::default(),
             revision: 0,
             work: BTreeSet::new(),
             later: BTreeMap::new(),
@@ -87,7 +89,8 @@ impl World {
         let record = Record {
             create_revision: created,
             mod_revision: self.revision,
-            value: encoded.splice(self.revision),
+            // The control plane's own records know no revision.
+            value: if encoded.splice_at == 0 { encoded.bytes.clone() } else { encoded.splice(self.revision) },
             splice_at: encoded.splice_at,
             ..Record::default()
         };
@@ -133,7 +136,7 @@ impl World {
         let view = View {
             cluster: &self.cluster,
             source: &self.records,
-            settings: Settings::default(),
+            settings: self.settings,
             heartbeats: &self.heartbeats,
             urgency: self.urgency,
         };

@@ -9,6 +9,8 @@ mod pod;
 pub mod scale;
 mod service;
 
+pub use pod::run_by_someone;
+
 pub(crate) use pod::CONTAINER_LISTS;
 
 use serde_json::Value;

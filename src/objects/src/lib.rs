@@ -11,6 +11,7 @@ pub mod decode;
 pub mod default;
 pub mod discovery;
 pub mod event;
+pub mod first;
 pub mod hooks;
 pub mod int_or_string;
 pub mod kind;

@@ -54,11 +54,6 @@ impl Ipv4Block {
         let offset = index.checked_shl(u32::from(32 - prefix))?;
         Some(Self { base: self.base + u32::try_from(offset).ok()?, prefix })
     }
-
-    /// The address at `offset` from the base.
-    pub(crate) fn address(self, offset: u32) -> Ipv4Addr {
-        Ipv4Addr::from(self.base.saturating_add(offset))
-    }
 }
 
 impl fmt::Display for Ipv4Block {

@@ -4,6 +4,7 @@ pub mod budget;
 pub mod deployment;
 pub mod disruption;
 pub mod endpoints;
+pub mod furnish;
 pub mod garbage;
 pub mod namespace;
 pub mod node;
@@ -35,13 +36,15 @@ pub enum Controller {
     Termination,
     /// Owners and dependents.
     Garbage,
+    /// What namespaces are never without.
+    Furnish,
     /// Namespaces being deleted.
     Namespace,
 }
 
 impl Controller {
     /// Every controller, in the order in which a forced run goes through them: owners before what they own.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Node,
         Self::Workload,
         Self::Deployment,
@@ -49,6 +52,7 @@ impl Controller {
         Self::Termination,
         Self::Garbage,
         Self::Namespace,
+        Self::Furnish,
         Self::Endpoints,
         Self::Budget,
     ];
@@ -64,6 +68,7 @@ impl Controller {
             Self::Budget => "disruption",
             Self::Node => "node",
             Self::Termination => "termination",
+            Self::Furnish => "furnishing",
             Self::Garbage => "garbage",
             Self::Namespace => "namespace",
         }
@@ -82,6 +87,7 @@ impl Controller {
             Self::Budget => budget::reconcile(view, key, at),
             Self::Node => node::reconcile(view, key, at),
             Self::Termination => termination::reconcile(view, key, at),
+            Self::Furnish => furnish::reconcile(view, key, at),
             Self::Garbage => garbage::reconcile(view, key, at),
             Self::Namespace => namespace::reconcile(view, key, at),
         }

@@ -669,3 +669,68 @@ fn a_budget_says_how_many_may_go() {
     world.settle();
     assert_eq!(counts(&world).0, 0, "without a selector it covers nothing");
 }
+
+/// Every namespace has the account `default` and the CA, from birth and again when somebody deletes them; one that is
+/// going gets nothing back.
+#[test]
+fn namespaces_keep_what_they_need() {
+    let mut world = World::new();
+    let account = |namespace: &str| World::key("", "serviceaccounts", namespace, "default");
+    let ca = |namespace: &str| World::key("", "configmaps", namespace, "kube-root-ca.crt");
+    world.put(&ca("kube-system"), json!({"data": {"ca.crt": "the CA"}}));
+    for name in ["kube-system", "team"] {
+        world.put(&World::key("", "namespaces", "", name), json!({"spec": {"finalizers": ["kubernetes"]}}));
+    }
+    world.settle();
+    assert_eq!(world.get(&ca("team")).expect("made")["data"]["ca.crt"], "the CA");
+    let first = world.get(&account("team")).expect("made")["metadata"]["uid"].clone();
+    world.delete(&account("team"));
+    world.delete(&ca("team"));
+    world.settle();
+    assert_eq!(world.get(&ca("team")).expect("made again")["data"]["ca.crt"], "the CA");
+    assert_ne!(world.get(&account("team")).expect("made again")["metadata"]["uid"], first);
+    world.delete(&account("kube-system"));
+    world.delete(&ca("kube-system"));
+    world.put(&World::key("", "namespaces", "", "default"), json!({}));
+    world.settle();
+    assert!(world.get(&account("kube-system")).is_some());
+    assert_eq!(world.get(&ca("kube-system")), None, "no place that has it is left");
+    let team = World::key("", "namespaces", "", "team");
+    world.change(&team, |namespace| {
+        namespace["metadata"]["deletionTimestamp"] = json!("2026-01-08T10:00:00Z");
+        namespace["status"] = json!({"phase": "Terminating"});
+    });
+    world.settle();
+    assert_eq!((world.get(&team), world.get(&account("team")), world.get(&ca("team"))), (None, None, None));
+}
+
+/// The Service that leads to the API comes back at its address, with a new uid; while another Service holds the address it
+/// waits for that one to go.
+#[test]
+fn the_way_to_the_api_comes_back() {
+    let mut world = World::new();
+    world.settings.api_address = Some([10, 96, 0, 1].into());
+    let service = World::key("", "services", "default", "kubernetes");
+    let claim = World::key("internal.quilt.sh", "serviceips", "", "10.96.0.1");
+    world.put(&World::key("", "namespaces", "", "default"), json!({}));
+    world.settle();
+    let made = world.get(&service).expect("made");
+    assert_eq!(made["spec"]["clusterIP"], "10.96.0.1");
+    assert_eq!(world.get(&claim).expect("held"), json!({"namespace": "default", "name": "kubernetes"}));
+    assert!(world.plan(Controller::Furnish, &World::key("", "namespaces", "", "default")).writes.is_empty());
+    world.delete(&claim);
+    world.delete(&service);
+    world.settle();
+    let again = world.get(&service).expect("made again");
+    assert_ne!(again["metadata"]["uid"], made["metadata"]["uid"]);
+    assert_eq!(again["spec"], made["spec"]);
+    let other = World::key("", "services", "team", "quicker");
+    world.delete(&service);
+    world.put(&other, json!({"spec": {"clusterIP": "10.96.0.1"}}));
+    world.settle();
+    assert_eq!(world.get(&service), None, "the address is another's");
+    world.delete(&claim);
+    world.delete(&other);
+    world.settle();
+    assert!(world.get(&service).is_some() && world.get(&claim).is_some());
+}

@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use quilt_objects::first;
 use quilt_proto::{Event, KeyPrefix, Record};
 use quilt_raft::{Consistency, Handler, LeaderId, Replica};
 use serde::Deserialize;
@@ -70,6 +71,7 @@ struct ForceRequest {
 struct ClusterRecord {
     node_timeout_secs: Option<u64>,
     placement_grace_secs: Option<u64>,
+    service_cidr: Option<String>,
 }
 
 impl Controllers {
@@ -212,6 +214,7 @@ fn settings(record: &Record) -> Settings {
     Settings {
         node_timeout_secs: record.node_timeout_secs.unwrap_or(usual.node_timeout_secs),
         placement_grace_secs: record.placement_grace_secs.unwrap_or(usual.placement_grace_secs),
+        api_address: record.service_cidr.as_deref().and_then(first::api_address),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::first;
 use crate::place;
 use crate::quantity::Quantity;
 
@@ -11,12 +12,21 @@ pub(crate) const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "
 /// Defaults of a Pod: those of any pod spec, and those that only a running pod gets.
 pub(super) fn defaults(pod: &mut Value) {
     let Some(spec) = place::get_mut(pod, &["spec"]) else { return };
+    run_by_someone(spec);
     pod_spec(spec);
     place::fill(spec, "enableServiceLinks", true);
     for list in CONTAINER_LISTS {
         for container in place::items_mut(spec, &[list]) {
             requests_from_limits(container);
         }
+    }
+}
+
+/// A Pod that names no service account is run by the one every namespace has.
+pub fn run_by_someone(spec: &mut Value) {
+    if ["serviceAccountName", "serviceAccount"].iter().all(|key| place::text_or_empty(spec, &[key]).is_empty()) {
+        place::set(spec, &["serviceAccountName"], first::SERVICE_ACCOUNT);
+        place::set(spec, &["serviceAccount"], first::SERVICE_ACCOUNT);
     }
 }
 
