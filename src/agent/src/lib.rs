@@ -27,6 +27,7 @@ mod clock;
 mod durable;
 mod enrol;
 mod error;
+mod events;
 mod heartbeat;
 mod host;
 mod identity;
@@ -96,7 +97,9 @@ pub async fn run(options: AgentOptions, shutdown: impl Future<Output = ()> + Sen
     };
     info!(node = %session.node_name(), id = %session.node_id(), cluster = %options.cluster, "node is part of the cluster");
 
-    let runtime = Runtime::new(&options, session.node_name(), address, data.join("pods"));
+    let (teller, told) = events::Teller::new();
+    let telling = tokio::spawn(events::run(session.clone(), told));
+    let runtime = Runtime::new(&options, session.node_name(), address, data.join("pods"), teller);
     let pods = sync::PodTable::default();
     let server = LogServer::new(&own, &authority, pods.clone())?;
     let serving = tokio::spawn(server.serve(listener));
@@ -126,5 +129,6 @@ pub async fn run(options: AgentOptions, shutdown: impl Future<Output = ()> + Sen
         (_, OnShutdown::LeavePods) => sync.leave_all(),
     }
     serving.abort();
+    telling.abort();
     ended
 }

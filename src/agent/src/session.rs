@@ -96,6 +96,12 @@ impl Session {
         Ok(())
     }
 
+    /// Tells what has happened to pods of this node.
+    pub(crate) async fn tell(&self, body: Value) -> Result<(), SessionError> {
+        self.ask(Call::post(self.path("/events"), body)).await?;
+        Ok(())
+    }
+
     fn path(&self, tail: &str) -> String {
         format!("{}{tail}", self.inner.base)
     }

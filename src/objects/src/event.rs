@@ -38,6 +38,30 @@ pub struct Notice {
     pub message: String,
 }
 
+/// Reasons that nodes give for what they tell of their Pods, as kubelets do.
+const REASONS_OF_NODES: [&str; 6] = ["Created", "Started", "Killing", "BackOff", "Unhealthy", "Failed"];
+
+impl Notice {
+    /// What a node tells of a Pod: `{"namespace", "name", "uid", "type", "reason", "message"}`, all of them text.
+    ///
+    /// # Errors
+    /// The field that is missing, or says what nodes do not say.
+    pub fn of_node(told: &Value) -> Result<Self, &'static str> {
+        let text = |field: &'static str| place::text(told, &[field]).filter(|text| !text.is_empty()).ok_or(field);
+        let reason = text("reason")?;
+        Ok(Self {
+            about: About::pod(text("namespace")?, text("name")?, text("uid")?),
+            kind: match text("type")? {
+                "Normal" => NoticeKind::Normal,
+                "Warning" => NoticeKind::Warning,
+                _ => return Err("type"),
+            },
+            reason: REASONS_OF_NODES.into_iter().find(|known| *known == reason).ok_or("reason")?,
+            message: text("message")?.to_owned(),
+        })
+    }
+}
+
 /// Whether a notice tells of trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoticeKind {
@@ -295,6 +319,29 @@ mod tests {
         let uid = told[0]["metadata"]["uid"].as_str().expect("text");
         assert_eq!((uid.len(), uid.split('-').count()), (36, 5), "{uid}");
         assert_eq!(recorder.due_ms(5), None);
+    }
+
+    /// What a node tells is taken whole or not at all, and only in the words that nodes have.
+    #[test]
+    fn nodes_tell_of_pods() {
+        let told =
+            json!({"namespace": "d", "name": "p", "uid": "u", "type": "Warning", "reason": "BackOff", "message": "m"});
+        let notice = Notice::of_node(&told).expect("a notice");
+        assert_eq!(
+            (notice.about, notice.kind, notice.reason),
+            (About::pod("d", "p", "u"), NoticeKind::Warning, "BackOff")
+        );
+        for (field, value) in [
+            ("uid", json!("")),
+            ("name", json!(1)),
+            ("type", json!("Bad")),
+            ("reason", json!("Scheduled")),
+            ("message", json!(null)),
+        ] {
+            let mut wrong = told.clone();
+            wrong[field] = value;
+            assert_eq!(Notice::of_node(&wrong), Err(field));
+        }
     }
 
     /// More than the budget waits for its time, one transaction stays small, and what is too much is dropped and counted.

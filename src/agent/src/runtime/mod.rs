@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::assignment::Assignment;
+use crate::events::Teller;
 use crate::logs::PodLogs;
 use crate::options::{AgentOptions, RuntimeKind};
 use crate::runtime::process::{ProcessConfig, ProcessRuntime};
@@ -64,7 +65,13 @@ pub(crate) enum Runtime {
 }
 
 impl Runtime {
-    pub(crate) fn new(options: &AgentOptions, node_name: &str, node: IpAddr, pods: std::path::PathBuf) -> Self {
+    pub(crate) fn new(
+        options: &AgentOptions,
+        node_name: &str,
+        node: IpAddr,
+        pods: std::path::PathBuf,
+        events: Teller,
+    ) -> Self {
         match options.runtime {
             RuntimeKind::Simulated => Self::Simulated,
             RuntimeKind::Process => Self::Process(ProcessRuntime::new(Arc::new(ProcessConfig {
@@ -75,6 +82,7 @@ impl Runtime {
                 backoff: options.restart_backoff,
                 log_bytes_max: options.log_bytes_max,
                 keeper: options.keeper.clone(),
+                events,
             }))),
         }
     }

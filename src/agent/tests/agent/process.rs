@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Agent, LIMIT, Plane};
+use crate::support::{Agent, Known, LIMIT, Plane};
 use quilt_agent::OnShutdown;
 use serde_json::{Value, json};
 
@@ -465,5 +465,54 @@ async fn the_simulated_runtime_reports_states_only() {
     plane.report("p", "running", |report| report["state"] == "running").await;
     plane.terminate("p");
     plane.report("p", "stopped", |report| report["state"] == "stopped").await;
+    agent.stop().await.expect("an orderly stop");
+}
+
+/// People are told what happens to a pod's containers: made, started, sick, going round in back-off, ended.
+#[tokio::test]
+async fn what_happens_is_told() {
+    let plane = Plane::start(1).await;
+    let agent = Agent::start(plane.options("data"));
+    plane.place_spec(
+        "sick",
+        json!({
+            "terminationGracePeriodSeconds": 1,
+            "containers": [{
+                "name": "main", "command": ["/bin/sleep", "1000"],
+                "livenessProbe": {"exec": {"command": ["/bin/false"]}, "periodSeconds": 1, "failureThreshold": 2},
+            }],
+        }),
+        json!({}),
+    );
+    plane.place("none", "Always", &["/no/such/program"]);
+    plane.place("gone", "Always", &["/bin/sh", "-c", "exit 3"]);
+    let told = async |name: &str, reason: &str| {
+        let look = |known: &mut Known| {
+            let found = known.events.iter().find(|event| event["name"] == name && event["reason"] == reason);
+            found.map(|event| (event["type"].as_str().expect("a word").to_owned(), event["message"].clone()))
+        };
+        plane.until(&format!("{name}: {reason}"), look).await
+    };
+    let normal = |message: &str| ("Normal".to_owned(), json!(message));
+    assert_eq!(told("sick", "Created").await, normal("Created container: main"));
+    assert_eq!(told("sick", "Started").await, normal("Started container main"));
+    let (weight, message) = told("sick", "Unhealthy").await;
+    assert!(weight == "Warning" && message.as_str().expect("text").starts_with("Liveness probe failed: "), "{message}");
+    let (_, message) = told("sick", "Killing").await;
+    assert!(message.as_str().expect("text").contains("liveness probe failed"), "{message}");
+    let (weight, message) = told("none", "Failed").await;
+    assert!(weight == "Warning" && message.as_str().expect("text").contains("ImageNotRunnable"), "{message}");
+    let (weight, message) = told("gone", "BackOff").await;
+    let words = "Back-off restarting failed container main in pod gone_default(uid-gone)";
+    assert_eq!((weight.as_str(), message.as_str()), ("Warning", Some(words)));
+    plane.place("ends", "Always", &["/bin/sleep", "1000"]);
+    plane.report("ends", "running", |report| report["state"] == "running").await;
+    for id in ["sick", "none", "gone", "ends"] {
+        plane.terminate(id);
+    }
+    assert_eq!(told("ends", "Killing").await, normal("Stopping container main"));
+    for id in ["sick", "none", "gone", "ends"] {
+        plane.report(id, "ended", |report| matches!(report["state"].as_str(), Some("failed" | "stopped"))).await;
+    }
     agent.stop().await.expect("an orderly stop");
 }

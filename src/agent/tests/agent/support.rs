@@ -46,6 +46,7 @@ pub(crate) struct Known {
     pub(crate) names: Vec<String>,
     pub(crate) removed: bool,
     pub(crate) heartbeats: Vec<Value>,
+    pub(crate) events: Vec<Value>,
     /// Placement id to entry.
     pub(crate) assignments: BTreeMap<String, Value>,
     /// Placement id to reports.
@@ -373,6 +374,11 @@ async fn route(
         "allocation" => json_answer(200, &json!({"node_id": "n-1"})),
         "heartbeat" => {
             known.lock().expect("lock").heartbeats.push(body);
+            json_answer(200, &json!({"success": true}))
+        }
+        "events" => {
+            let told = body["events"].as_array().cloned().unwrap_or_default();
+            known.lock().expect("lock").events.extend(told);
             json_answer(200, &json!({"success": true}))
         }
         "placements" => placements(query, &header("if-none-match"), known, version).await,

@@ -110,6 +110,11 @@ impl<'a> Fields<'a> {
         self.read(field, "array", Value::as_array)
     }
 
+    /// A required array.
+    pub(crate) fn required_array(&mut self, field: &str) -> &'a [Value] {
+        self.require(field, "array", Value::as_array).map(Vec::as_slice).unwrap_or_default()
+    }
+
     /// A required array of strings.
     pub(crate) fn required_strings(&mut self, field: &str) -> Vec<String> {
         self.require(field, "array of strings", strings).unwrap_or_default()

@@ -277,6 +277,9 @@ impl Quilt {
             Route::Agent { cluster, node, verb: AgentVerb::Report { placement } } => {
                 agent::report::report(call, cluster, node, placement, body).await
             }
+            Route::Agent { cluster, node, verb: AgentVerb::Events } => {
+                agent::events::tell(call, cluster, node, body).await
+            }
             Route::Agent { cluster, node, verb: AgentVerb::Deregister } => {
                 agent::deregister::deregister(call, cluster, node).await
             }

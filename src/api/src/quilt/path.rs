@@ -33,6 +33,7 @@ pub(crate) enum AgentVerb<'a> {
     Allocation,
     Placements,
     Report { placement: &'a str },
+    Events,
     Deregister,
     Peers,
 }
@@ -77,6 +78,7 @@ impl<'a> Route<'a> {
                     ["allocation"] => AgentVerb::Allocation,
                     ["placements"] => AgentVerb::Placements,
                     ["placements", placement, "report"] => AgentVerb::Report { placement },
+                    ["events"] => AgentVerb::Events,
                     ["deregister"] => AgentVerb::Deregister,
                     ["peers"] => AgentVerb::Peers,
                     _ => return None,

@@ -15,15 +15,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use quilt_objects::event::{Notice, WAITING_MAX};
 use quilt_objects::first;
 use quilt_proto::{Event, KeyPrefix, Record};
 use quilt_raft::{Consistency, Handler, LeaderId, Replica};
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 pub use metrics::{Counter, Metrics};
-use runner::{Ended, Force, Runner, Shared};
+use runner::{Ended, Force, Heard, Runner, Shared};
 
 use crate::heartbeats::Heartbeats;
 use crate::view::Settings;
@@ -42,7 +44,7 @@ pub struct Controllers {
     replica: Replica,
     heartbeats: Arc<Heartbeats>,
     metrics: Arc<Metrics>,
-    runners: Arc<Mutex<HashMap<String, mpsc::Sender<Force>>>>,
+    runners: Arc<Mutex<HashMap<String, Handle>>>,
 }
 
 /// A forced run could not be done.
@@ -87,7 +89,15 @@ impl Controllers {
             answer
         });
         replica.serve("heartbeats", handler);
-        Self { replica, heartbeats, metrics: Arc::new(Metrics::default()), runners: Arc::default() }
+        let runners: Arc<Mutex<HashMap<String, Handle>>> = Arc::default();
+        let directory = Arc::clone(&runners);
+        let handler: Handler = Arc::new(move |request: Bytes| {
+            let answer = take_told(&directory.lock(), &request).map(|()| Bytes::from_static(b"{}"));
+            let answer: BoxFuture<'static, Result<Bytes, String>> = Box::pin(std::future::ready(answer));
+            answer
+        });
+        replica.serve("events", handler);
+        Self { replica, heartbeats, metrics: Arc::new(Metrics::default()), runners }
     }
 
     /// What the controllers of this replica have done.
@@ -111,7 +121,7 @@ impl Controllers {
         let not_running = || ForceError::NotRunning { cluster: cluster.to_owned() };
         let runner = self.runners.lock().get(cluster).cloned().ok_or_else(not_running)?;
         let (sender, done) = oneshot::channel();
-        runner.send(sender).await.map_err(|_| not_running())?;
+        runner.force.send(sender).await.map_err(|_| not_running())?;
         match tokio::time::timeout(FORCE_DEADLINE, done).await {
             Ok(Err(_)) => Err(not_running()),
             Ok(Ok(())) | Err(_) => Ok(()),
@@ -198,6 +208,32 @@ impl Controllers {
     }
 }
 
+/// How a cluster's runner is spoken to.
+#[derive(Clone)]
+struct Handle {
+    force: mpsc::Sender<Force>,
+    tell: mpsc::Sender<Notice>,
+}
+
+/// What nodes tell of their Pods, on its way to the runner of their cluster.
+#[derive(Deserialize)]
+struct Told {
+    cluster: String,
+    events: Vec<Value>,
+}
+
+/// Hands what nodes tell to the runner that writes it down; what is too much is dropped.
+fn take_told(runners: &HashMap<String, Handle>, request: &Bytes) -> Result<(), String> {
+    let told: Told = serde_json::from_slice(request).map_err(|error| format!("malformed Events: {error}"))?;
+    let runner =
+        runners.get(&told.cluster).ok_or_else(|| format!("cluster {} has no controllers here", told.cluster))?;
+    for event in &told.events {
+        let notice = Notice::of_node(event).map_err(|field| format!("an Event's {field} is not what nodes tell"))?;
+        let _dropped = runner.tell.try_send(notice);
+    }
+    Ok(())
+}
+
 /// What of a leadership does not outlive it: dropped when it is lost, after its runners.
 struct EndOfReign<'a>(&'a Controllers);
 
@@ -257,20 +293,17 @@ impl Flock<'_> {
         }
         let (sender, receiver) = watch::channel(settings);
         let (force, forced) = mpsc::channel(FORCED_MAX);
-        self.directory.runners.lock().insert(cluster.to_owned(), force);
-        let task = self.tasks.spawn(keep_running(self.shared.clone(), cluster.to_owned(), receiver, forced));
+        let (tell, told) = mpsc::channel(WAITING_MAX);
+        self.directory.runners.lock().insert(cluster.to_owned(), Handle { force, tell });
+        let heard = Heard { settings: receiver, forced, told };
+        let task = self.tasks.spawn(keep_running(self.shared.clone(), cluster.to_owned(), heard));
         self.members.insert(cluster.to_owned(), Member { settings: sender, task });
     }
 }
 
 /// Runs one cluster's controllers, starting over from the state when their view is lost.
-async fn keep_running(
-    shared: Shared,
-    cluster: String,
-    settings: watch::Receiver<Settings>,
-    forced: mpsc::Receiver<Force>,
-) {
-    let mut runner = Runner::new(shared, &cluster, settings, forced);
+async fn keep_running(shared: Shared, cluster: String, heard: Heard) {
+    let mut runner = Runner::new(shared, &cluster, heard);
     loop {
         match runner.run().await {
             Ok(()) | Err(Ended::NotLeader) => return,

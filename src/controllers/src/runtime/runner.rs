@@ -68,29 +68,33 @@ pub(super) struct Runner {
     cluster: Cluster,
     queue: Queue,
     recorder: Recorder,
+    /// What nodes have to tell.
+    nodes: Recorder,
     telling: bool,
     in_flight: FuturesUnordered<BoxFuture<'static, Done>>,
-    settings: watch::Receiver<Settings>,
-    force: mpsc::Receiver<Force>,
+    heard: Heard,
     forced: Vec<Force>,
 }
 
+/// What a runner is told from outside.
+pub(super) struct Heard {
+    pub(super) settings: watch::Receiver<Settings>,
+    pub(super) forced: mpsc::Receiver<Force>,
+    /// What nodes tell of their Pods.
+    pub(super) told: mpsc::Receiver<Notice>,
+}
+
 impl Runner {
-    pub(super) fn new(
-        shared: Shared,
-        cluster: &str,
-        settings: watch::Receiver<Settings>,
-        force: mpsc::Receiver<Force>,
-    ) -> Self {
+    pub(super) fn new(shared: Shared, cluster: &str, heard: Heard) -> Self {
         Self {
             shared,
             cluster: Cluster::new(cluster),
             queue: Queue::default(),
             recorder: Recorder::new(cluster, "quilt-controllers"),
+            nodes: Recorder::new(cluster, "quilt-agent"),
             telling: false,
             in_flight: FuturesUnordered::new(),
-            settings,
-            force,
+            heard,
             forced: Vec::new(),
         }
     }
@@ -116,8 +120,9 @@ impl Runner {
                 }
                 Some(done) = self.in_flight.next(), if !self.in_flight.is_empty() => self.settle(done)?,
                 () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
-                Some(force) = self.force.recv() => self.start_forced(force),
-                changed = self.settings.changed() => {
+                Some(force) = self.heard.forced.recv() => self.start_forced(force),
+                Some(notice) = self.heard.told.recv() => self.nodes.add(notice),
+                changed = self.heard.settings.changed() => {
                     if changed.is_err() {
                         return Ok(());
                     }
@@ -255,7 +260,7 @@ impl Runner {
         let view = View {
             cluster: &self.cluster,
             source,
-            settings: *self.settings.borrow(),
+            settings: *self.heard.settings.borrow(),
             heartbeats,
             urgency: if self.forced.is_empty() { Urgency::Usual } else { Urgency::Now },
         };
@@ -302,8 +307,11 @@ impl Runner {
 
     /// When Events are to be written, unless some are on their way.
     fn telling_due(&mut self) -> Option<Instant> {
+        if self.telling {
+            return None;
+        }
         let now = self.shared.replica.cluster_time_ms();
-        let due = self.recorder.due_ms(now).filter(|_| !self.telling)?;
+        let due = [self.recorder.due_ms(now), self.nodes.due_ms(now)].into_iter().flatten().min()?;
         Some(Instant::now() + Duration::from_millis(due.saturating_sub(now)))
     }
 
@@ -314,7 +322,9 @@ impl Runner {
         }
         let (replica, leader) = (self.shared.replica.clone(), self.shared.leader);
         let mut draw = || uuid::Uuid::new_v4().as_u128();
-        let Some(txn) = self.recorder.batch(replica.cluster_time_ms(), replica.wall_ms(), &mut draw) else { return };
+        let (now, wall) = (replica.cluster_time_ms(), replica.wall_ms());
+        let own = self.recorder.batch(now, wall, &mut draw);
+        let Some(txn) = own.or_else(|| self.nodes.batch(now, wall, &mut draw)) else { return };
         self.telling = true;
         self.in_flight.push(Box::pin(async move { Done::Events(replica.propose_background(leader, txn).await) }));
     }

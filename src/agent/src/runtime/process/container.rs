@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use crate::assignment::Assignment;
 use crate::clock;
 use crate::durable;
+use crate::events::Weight;
 use crate::keeper::ExitRecord;
 use crate::logs::ContainerLog;
 use crate::pod::{Container, RestartPolicy};
@@ -100,6 +101,11 @@ impl ContainerCare {
         }
     }
 
+    /// Tells people what happens to the container.
+    fn tell(&self, weight: Weight, reason: &'static str, message: &str) {
+        self.state.config.events.tell(&self.state.pod(), weight, reason, message);
+    }
+
     fn is_stopping(&self) -> bool {
         self.stop.borrow().is_some()
     }
@@ -144,14 +150,22 @@ impl ContainerCare {
             match self.try_start(&assignment).await {
                 Ok(running) => return Some(running),
                 Err(obstacle) => {
+                    let waits = ContainerState::Waiting {
+                        reason: obstacle.reason.to_owned(),
+                        message: obstacle.message.clone(),
+                    };
+                    // Said once, not at each look; and that the control plane has not spoken yet is nobody's trouble.
+                    if self.state.container(self.slot).state != waits && obstacle.reason != "ContainerCreating" {
+                        let why = obstacle.message.as_deref().unwrap_or("no more is known");
+                        self.tell(Weight::Warning, "Failed", &format!("Error: {}: {why}", obstacle.reason));
+                    }
                     self.state.update(self.slot, |record| {
                         if let ContainerState::Terminated(ended) = &record.state {
                             record.last = Some(ended.clone());
                         }
                         record.ready = false;
                         record.started = false;
-                        record.state =
-                            ContainerState::Waiting { reason: obstacle.reason.to_owned(), message: obstacle.message };
+                        record.state = waits;
                     });
                 }
             }
@@ -198,6 +212,9 @@ impl ContainerCare {
             record.state =
                 ContainerState::Running { started_at: clock::to_seconds(clock::now()), process: Some(process_record) };
         });
+        let name = &self.container.name;
+        self.tell(Weight::Normal, "Created", &format!("Created container: {name}"));
+        self.tell(Weight::Normal, "Started", &format!("Started container {name}"));
         Ok(Running { process, output, launch: Some(launch), since: Instant::now() })
     }
 
@@ -211,6 +228,7 @@ impl ContainerCare {
         let (exit, stopped) = loop {
             if self.is_stopping() {
                 let grace = self.stop.borrow().map_or(Duration::ZERO, |wish| wish.grace);
+                self.tell(Weight::Normal, "Killing", &format!("Stopping container {}", self.container.name));
                 break (self.end(&mut process, launch.as_ref(), grace).await, true);
             }
             tokio::select! {
@@ -218,7 +236,10 @@ impl ContainerCare {
                 () = changed(&mut self.stop) => {}
                 finding = findings.recv(), if probing => match finding {
                     None => probing = false,
+                    Some(Finding::Failed(why)) => self.tell(Weight::Warning, "Unhealthy", &why),
                     Some(Finding::Unhealthy(why)) => {
+                        let killed = format!("Container {} will be ended: {why}", self.container.name);
+                        self.tell(Weight::Normal, "Killing", &killed);
                         let grace = self.state.pod().grace();
                         let exit = self.end(&mut process, launch.as_ref(), grace).await;
                         message = Some(why);
@@ -268,6 +289,7 @@ impl ContainerCare {
             }
             Finding::Ready => record.ready = true,
             Finding::NotReady | Finding::Unhealthy(_) => record.ready = false,
+            Finding::Failed(_) => {}
         });
     }
 
@@ -336,6 +358,12 @@ impl ContainerCare {
     /// Whether the container was told to end during the pause.
     async fn wait_to_restart(&mut self, pause: Duration) -> bool {
         if !pause.is_zero() {
+            let (name, pod) = (&self.container.name, self.state.pod());
+            let words = format!(
+                "Back-off restarting failed container {name} in pod {}_{}({})",
+                pod.name, pod.namespace, pod.uid
+            );
+            self.tell(Weight::Warning, "BackOff", &words);
             self.state.update(self.slot, |record| {
                 if let ContainerState::Terminated(ended) = &record.state {
                     record.last = Some(ended.clone());

@@ -41,6 +41,7 @@ use tracing::warn;
 
 use crate::assignment::Assignment;
 use crate::durable;
+use crate::events::Teller;
 use crate::logs::PodLogs;
 use crate::options::RestartBackoff;
 use crate::pod::Pod;
@@ -60,6 +61,7 @@ pub(crate) struct ProcessConfig {
     pub(crate) log_bytes_max: u64,
     /// The command line of a keeper, without its arguments; containers are started directly when absent.
     pub(crate) keeper: Option<Vec<OsString>>,
+    pub(crate) events: Teller,
 }
 
 /// The runtime. Cheap to clone.

@@ -22,6 +22,8 @@ pub(super) enum Finding {
     Started,
     Ready,
     NotReady,
+    /// A probe has failed; how often it may do so, its owner has said.
+    Failed(String),
     /// The container is to be ended, for this reason.
     Unhealthy(String),
 }
@@ -85,7 +87,7 @@ async fn startup(probe: &Probe, around: &Surroundings, to: &mpsc::Sender<Finding
     let mut row = Row::new(probe);
     loop {
         let outcome = row.next(around).await;
-        if to.is_closed() {
+        if !is_heard(to, "Startup", &outcome).await {
             return false;
         }
         match row.count(&outcome) {
@@ -104,10 +106,12 @@ async fn readiness(probe: &Probe, around: &Surroundings, to: &mpsc::Sender<Findi
     let mut row = Row::new(probe);
     loop {
         let outcome = row.next(around).await;
+        if !is_heard(to, "Readiness", &outcome).await {
+            return;
+        }
         let finding = match row.count(&outcome) {
             Some(true) => Finding::Ready,
             Some(false) => Finding::NotReady,
-            None if to.is_closed() => return,
             None => continue,
         };
         if to.send(finding).await.is_err() {
@@ -120,7 +124,7 @@ async fn liveness(probe: &Probe, around: &Surroundings, to: &mpsc::Sender<Findin
     let mut row = Row::new(probe);
     loop {
         let outcome = row.next(around).await;
-        if to.is_closed() {
+        if !is_heard(to, "Liveness", &outcome).await {
             return;
         }
         if row.count(&outcome) == Some(false) {
@@ -128,6 +132,14 @@ async fn liveness(probe: &Probe, around: &Surroundings, to: &mpsc::Sender<Findin
             let _gone = to.send(Finding::Unhealthy(why)).await;
             return;
         }
+    }
+}
+
+/// Tells of a failure; says whether anybody still listens.
+async fn is_heard(to: &mpsc::Sender<Finding>, probe: &str, outcome: &Result<(), String>) -> bool {
+    match outcome {
+        Ok(()) => !to.is_closed(),
+        Err(why) => to.send(Finding::Failed(format!("{probe} probe failed: {why}"))).await.is_ok(),
     }
 }
 

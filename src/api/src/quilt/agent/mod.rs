@@ -3,6 +3,7 @@
 
 pub(crate) mod allocation;
 pub(crate) mod deregister;
+pub(crate) mod events;
 pub(crate) mod heartbeat;
 pub(crate) mod materials;
 pub(crate) mod peers;

@@ -8,7 +8,7 @@ use http::Request;
 use serde_json::{Value, json};
 
 use super::{Plane, registration};
-use crate::store::NODES;
+use crate::store::{NODES, PODS};
 
 /// Fifty registrations at once with a token for seven: exactly seven nodes on seven subnets, forty-three 401.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -163,6 +163,59 @@ async fn a_kubernetes_delete_removes_the_node() {
     assert_ne!((&again.id, &again.token), (&gone.id, &gone.token));
     plane.agent(&gone, "GET", "allocation", Value::Null).await.refused(401, "UNAUTHORIZED");
     plane.agent(&stays, "POST", "heartbeat", json!({"state": "ready"})).await.expect(200);
+}
+
+/// What an agent tells of its own Pods, and of Pods that have just gone, reaches the leader's service; what it tells of
+/// other nodes' Pods goes nowhere, and what no agent has to tell is refused by name.
+#[tokio::test]
+async fn agents_tell_of_their_pods() {
+    let plane = Plane::start().await;
+    let heard: Arc<parking_lot::Mutex<Vec<Value>>> = Arc::default();
+    let hearing = Arc::clone(&heard);
+    plane.replica.serve(
+        "events",
+        Arc::new(move |request: bytes::Bytes| {
+            hearing.lock().push(serde_json::from_slice(&request).expect("JSON"));
+            Box::pin(std::future::ready(Ok(bytes::Bytes::from_static(b"{}"))))
+        }),
+    );
+    let id = plane.cluster("c", "10.42.0.0/16", 24).await;
+    let (here, there) = (plane.register(&id, "a", json!({})).await, plane.register(&id, "b", json!({})).await);
+    plane.ready(&here).await;
+    plane.workload(&id, json!({"name": "web", "command": ["x"], "replicas": 1}), Some(&here)).await;
+    let pods = PODS.list(&plane.view().await, &id, |_| true).expect("read");
+    let event = |pod: &crate::store::Stored, reason: &str| {
+        json!({"namespace": pod.namespace(), "name": pod.name(), "uid": pod.uid(), "type": "Normal",
+            "reason": reason, "message": "Started container main"})
+    };
+    let body = json!({"events": [event(&pods[0], "Started")]});
+    plane.agent(&here, "POST", "events", body.clone()).await.expect(200);
+    assert_eq!(heard.lock().drain(..).collect::<Vec<_>>(), [json!({"cluster": id, "events": body["events"]})]);
+    plane.agent(&there, "POST", "events", body.clone()).await.expect(200);
+    assert!(heard.lock().is_empty(), "another node's Pod");
+    let mut gone = body.clone();
+    gone["events"][0]["name"] = json!("gone");
+    plane.agent(&there, "POST", "events", gone.clone()).await.expect(200);
+    assert_eq!(heard.lock().drain(..).count(), 1, "a Pod that has just gone");
+    gone["events"][0]["namespace"] = json!("nowhere");
+    plane.agent(&there, "POST", "events", gone).await.expect(200);
+    assert!(heard.lock().is_empty(), "a namespace that is not there");
+    let scheduled = json!({"events": [event(&pods[0], "Scheduled")]});
+    let refused = plane.agent(&here, "POST", "events", scheduled).await;
+    refused.refused(400, "VALIDATION_FAILED");
+    assert_eq!(refused.body["details"]["field"], "events[0].reason");
+    let mut mistyped = body.clone();
+    mistyped["events"][0]["uid"] = json!(7);
+    let refused = plane.agent(&here, "POST", "events", mistyped).await;
+    refused.refused(422, "UNPROCESSABLE_ENTITY");
+    assert_eq!(refused.body["details"]["field"], "events[0].uid");
+    let many = json!({"events": vec![body["events"][0].clone(); 101]});
+    plane.agent(&here, "POST", "events", many).await.refused(400, "VALIDATION_FAILED");
+    assert!(heard.lock().is_empty(), "nothing of a request that is refused");
+    plane
+        .send("POST", &here.path("events"), &[("X-Quilt-Node-Token", "qn_wrong")], "{}")
+        .await
+        .refused(401, "UNAUTHORIZED");
 }
 
 /// A cordon leaves the state alone; taints and GPUs are shown as reported.

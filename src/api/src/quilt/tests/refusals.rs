@@ -124,6 +124,13 @@ fn routes(cluster: &str, node: &str, placement: &str, workload: &str, tenant: &s
             REPORT,
             json!({"state": "failed"}),
         ),
+        case(
+            "POST",
+            format!("{agents}/{node}/events"),
+            Who::Agent,
+            &[("events", "devices", true)],
+            json!({"events": []}),
+        ),
         case("POST", format!("{agents}/{node}/deregister"), Who::Agent, &[], json!({})),
         case("POST", "/api/admin/tenants".into(), Who::Operator, &[("name", "string", true)], json!({"name": "fresh"})),
         case("GET", "/api/admin/tenants".into(), Who::Operator, &[], Value::Null),
