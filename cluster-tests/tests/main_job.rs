@@ -128,6 +128,19 @@ async fn kubectl_runs_a_deployment() -> Result<()> {
         .await?;
     }
 
+    // Events are written behind everything of more weight.
+    until("who placed and who started each pod, told as Events", || async {
+        for pod in names(&pods) {
+            let about = format!("involvedObject.name={pod}");
+            let events = two.json(&["get", "events", "--field-selector", &about]).await?;
+            let reasons: BTreeSet<String> = items(&events).map(|event| text(&event["reason"])).collect();
+            let wanted = ["Scheduled", "Created", "Started"];
+            ensure!(wanted.iter().all(|reason| reasons.contains(*reason)), "{pod} has {reasons:?}");
+        }
+        Ok(())
+    })
+    .await?;
+
     two.run(&["scale", "deployment/web", "--replicas=8"]).await?;
     rolled_out(&three).await?;
     let pods = web_pods(&one).await?;
