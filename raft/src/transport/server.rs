@@ -15,6 +15,7 @@ use quilt_proto::{ReplicaId, command};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinError;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
@@ -92,7 +93,16 @@ pub(crate) async fn listen(
     let (accepting, serving) = (std::pin::pin!(accepting), std::pin::pin!(serving));
     match futures::future::select(accepting, serving).await {
         Either::Left(((), _)) => Err("accepting has ended".into()),
-        Either::Right((ended, _)) => ended.map_err(|error| error.to_string())?,
+        Either::Right((ended, _)) => outcome(ended),
+    }
+}
+
+/// How serving ended. A task is cancelled only by the end of its threads, which is the replica's own stop.
+fn outcome(ended: Result<Result<(), String>, JoinError>) -> Result<(), String> {
+    match ended {
+        Ok(served) => served,
+        Err(ended) if ended.is_cancelled() => Ok(()),
+        Err(panicked) => Err(panicked.to_string()),
     }
 }
 
@@ -351,5 +361,24 @@ impl SnapshotTransfer for Service {
         let (raft, snapshots) = (self.raft.clone(), Arc::clone(&self.snapshots));
         tokio::spawn(snapshot::receive(raft, snapshots, request.into_inner(), said));
         Ok(Response::new(ReceiverStream::new(progress)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Threads that end take serving along without that being a failure; what fails by itself stays one.
+    #[test]
+    fn an_orderly_stop_is_no_failure() {
+        let ours = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let threads = tokio::runtime::Runtime::new().expect("a runtime");
+        let failing = threads.spawn(async { Err("no descriptor is left".to_owned()) });
+        assert_eq!(outcome(ours.block_on(failing)), Err("no descriptor is left".into()));
+        let panicking = threads.spawn(async { panic!("a bug") });
+        assert!(outcome(ours.block_on(panicking)).is_err());
+        let serving = threads.spawn(std::future::pending());
+        threads.shutdown_background();
+        assert_eq!(outcome(ours.block_on(serving)), Ok(()));
     }
 }
