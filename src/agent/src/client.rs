@@ -203,7 +203,8 @@ struct Failure {
     reason: String,
 }
 
-fn parse_server(server: &str) -> Result<Url, AgentError> {
+/// Reads the base address of a replica.
+pub(crate) fn parse_server(server: &str) -> Result<Url, AgentError> {
     let refuse = |reason: String| AgentError::Option { option: "--server", reason };
     let url = Url::parse(server).map_err(|error| refuse(format!("\"{server}\" is not an address: {error}")))?;
     if url.scheme() != "https" {
@@ -211,6 +212,10 @@ fn parse_server(server: &str) -> Result<Url, AgentError> {
     }
     if url.host_str().is_none() {
         return Err(refuse(format!("\"{server}\" names no host")));
+    }
+    let more = url.path() != "/" || url.query().is_some() || url.fragment().is_some();
+    if more || !url.username().is_empty() || url.password().is_some() {
+        return Err(refuse(format!("\"{server}\" must be a host and a port, such as https://10.0.0.1:6443")));
     }
     Ok(url)
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::client::parse_server;
 use crate::error::AgentError;
 
 /// Where to look for executables when neither the caller nor the pod says.
@@ -128,6 +129,9 @@ impl AgentOptions {
         if self.servers.is_empty() {
             return refuse("--server", "at least one server is needed");
         }
+        for server in &self.servers {
+            parse_server(server)?;
+        }
         if self.cluster.is_empty()
             || !self.cluster.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
         {
@@ -142,5 +146,35 @@ impl AgentOptions {
             return refuse("heartbeat", "the pause between heartbeats is not zero");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A text that is no replica's address is refused by the option's name, before anything is read or made.
+    #[test]
+    fn servers_are_addresses() {
+        let of = |server: &str| AgentOptions::new(vec![server.to_owned()], "c", "ca.crt", "data").check();
+        for right in ["https://10.0.0.1:6443", "https://cp-1", "https://[fd00::1]:6443/"] {
+            assert!(of(right).is_ok(), "{right}");
+        }
+        for wrong in [
+            "",
+            "cp 1",
+            "cp-1:6443",
+            "10.0.0.1",
+            "http://cp-1:6443",
+            "https://",
+            "https://cp-1:port",
+            "https://cp-1/api",
+            "https://cp-1?x",
+            "https://me:word@cp-1",
+        ] {
+            let refused = of(wrong).expect_err(wrong).to_string();
+            assert!(refused.starts_with("option --server: "), "{wrong}: {refused}");
+            assert!(refused.contains(&format!("\"{wrong}\"")), "{wrong}: {refused}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use quilt_agent::{AgentOptions, OnShutdown, RuntimeKind};
 
+use crate::cli::client::tls_address;
 use crate::log;
 
 /// The first word of a keeper's command line; for the agent only, and so in no help.
@@ -20,7 +21,7 @@ pub(crate) const CONTAINER_KEEPER: &str = "container-keeper";
 )]
 pub(crate) struct Agent {
     /// A replica's address; give it once for each replica.
-    #[arg(long, required = true, value_name = "URL")]
+    #[arg(long, required = true, value_name = "URL", value_parser = tls_address)]
     server: Vec<String>,
     /// Id of the Quilt cluster to join; `default` is the built-in one.
     #[arg(long, value_name = "ID")]

@@ -120,13 +120,21 @@ fn address(text: &str) -> Result<String, String> {
     let expected = || "expected URL, such as https://10.0.0.1:6443".to_owned();
     let whole = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
     let mut url: reqwest::Url = whole.parse().map_err(|_| expected())?;
-    if !["http", "https"].contains(&url.scheme()) || !url.has_host() || url.path() != "/" || url.query().is_some() {
+    let more = url.path() != "/" || url.query().is_some() || url.fragment().is_some();
+    let account = !url.username().is_empty() || url.password().is_some();
+    if !["http", "https"].contains(&url.scheme()) || !url.has_host() || more || account {
         return Err(expected());
     }
     if !text.contains("://") && url.port().is_none() {
         url.set_port(Some(API_PORT)).map_err(|()| expected())?;
     }
     Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+/// The same for who joins: the answer decides whom this host belongs to from then on, so it comes by TLS.
+pub(crate) fn tls_address(text: &str) -> Result<String, String> {
+    let found = address(text).ok().filter(|address| address.starts_with("https://"));
+    found.ok_or_else(|| "expected https URL of a replica, such as https://10.0.0.1:6443".to_owned())
 }
 
 /// A time with its unit; a bare number is seconds.
@@ -199,9 +207,20 @@ mod tests {
         ] {
             assert_eq!(address(text), Ok(meant.to_owned()), "{text}");
         }
-        for wrong in ["", "ftp://cp-1", "https://cp-1:6443/api", "https://", "cp-1:port"] {
-            assert!(address(wrong).is_err(), "{wrong}");
+        for wrong in [
+            "",
+            "ftp://cp-1",
+            "https://cp-1:6443/api",
+            "https://",
+            "cp-1:port",
+            "cp 1",
+            "https://me:word@cp-1",
+            "cp-1#x",
+        ] {
+            assert!(address(wrong).is_err() && tls_address(wrong).is_err(), "{wrong}");
         }
+        assert_eq!(tls_address("cp-1"), Ok("https://cp-1:6443".to_owned()));
+        assert!(tls_address("http://127.0.0.1:8080").is_err());
     }
 
     /// Times have units; a number alone is seconds, as it was before there were any.

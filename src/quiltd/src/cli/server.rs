@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use quilt_proto::ReplicaId;
 
 use crate::assemble::{self, identity};
+use crate::cli::client::tls_address;
 use crate::exit::Failure;
 use crate::host;
 use crate::join::Joining;
@@ -50,7 +51,7 @@ pub(crate) struct Server {
     #[arg(long, value_name = "HOST")]
     name: Vec<String>,
     /// Join the control plane that answers here, by any of its replicas. Done once; a replica that has joined stays.
-    #[arg(long, env = "QUILTD_JOIN", requires = "token_file", conflicts_with_all = ["id", "initial_cluster"], value_name = "URL")]
+    #[arg(long, env = "QUILTD_JOIN", requires = "token_file", conflicts_with_all = ["id", "initial_cluster"], value_parser = tls_address, value_name = "URL")]
     join: Option<String>,
     /// File that holds the replica token, as quiltd token create printed it.
     #[arg(long, env = "QUILTD_REPLICA_TOKEN_FILE", value_name = "FILE")]
