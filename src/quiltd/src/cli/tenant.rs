@@ -34,7 +34,7 @@ enum Verb {
         after_help = "Examples:\n  quiltd tenant create acme\n  quiltd tenant create acme -o jsonpath={.api_key} > acme.key"
     )]
     Create {
-        /// The tenant's name, unique in the control plane.
+        /// The tenant's name, 1 to 128 printable characters; unique in the control plane.
         name: String,
     },
     /// List tenants.
