@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::client::Client;
-use cluster_tests::cluster::{Cluster, Shape};
+use cluster_tests::cluster::{Cluster, Launch, Shape};
 use cluster_tests::watch::Watch;
 use cluster_tests::writers::{self, Writers};
 
@@ -126,6 +126,39 @@ async fn the_leader_is_paused() -> Result<()> {
         let client = cluster.admin(id)?;
         writers::judge(&records, &client).await.with_context(|| format!("as replica {id} shows it"))?;
         client.get(&format!("{}/while-paused", writers::PATH)).await?.expect(200)?;
+    }
+    cluster.converged(writers::PATH).await?;
+    cluster.passed();
+    Ok(())
+}
+
+/// A follower is dead for a while. The leader tries it again at a measured pace, says so at that pace, and has the new
+/// writes brought to it when it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_is_dead_for_a_while() -> Result<()> {
+    let arguments = ["--log", "info,openraft=warn"];
+    let shape = Shape { replicas: 3, agents: 0 };
+    let mut cluster = Cluster::launch(Launch { shape, arguments: &arguments, under: None }).await?;
+    let leader = cluster.leader().await?;
+    let dead = cluster.ids().into_iter().find(|id| *id != leader).context("a follower")?;
+    let live: Vec<u16> = cluster.ids().into_iter().filter(|id| *id != dead).collect();
+    let log = cluster.directory().join("dev/logs").join(format!("replica-{leader}.log"));
+    let lines = || std::fs::read_to_string(&log).map(|text| text.lines().count());
+    let writers = Writers::start(admins(&cluster)?)?;
+    writers.progress(&live, 20).await?;
+    cluster.kill(dead).await?;
+    let before = lines()?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    writers.progress(&live, 20).await?;
+    let said = lines()? - before;
+    println!("the leader logged {said} lines in three seconds");
+    // Some 25 missed heartbeats and some tries to replicate a second; without a pause there are thousands.
+    ensure!(said < 300, "the leader logged {said} lines about one dead follower");
+    cluster.restart(dead)?;
+    cluster.ready(dead).await?;
+    let records = writers.stop().await?;
+    for id in &live {
+        ensure!(records[id].errors.is_empty(), "a client of replica {id} saw {:?}", records[id].errors);
     }
     cluster.converged(writers::PATH).await?;
     cluster.passed();

@@ -64,8 +64,9 @@ pub(crate) fn config(cluster: &str, timing: Timing) -> Result<openraft::Config, 
         replication_lag_threshold: u64::MAX,
         install_snapshot_timeout: SNAPSHOT_TIMEOUT_MS,
         max_payload_entries: 1_024,
-        // Retry soon at first: a peer that restarts is back within a second.
-        backoff: "20ms 40ms 80ms ...1s".to_owned(),
+        // Retry soon at first: a peer that restarts is back within a second. Later too, since it is of use only once it
+        // has caught up, and a try costs little.
+        backoff: "20ms 40ms 80ms ...200ms".to_owned(),
         ..openraft::Config::default()
     };
     config.validate().map_err(|error| OpenError::Settings(error.to_string()))

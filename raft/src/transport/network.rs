@@ -172,11 +172,15 @@ impl RaftNetworkV2<TypeConfig> for Client {
             return stream_append_sequential(self, input, option);
         }
         Box::pin(async move {
+            let mut input = input;
+            // openraft pauses after failures before it gives a request, and nowhere else: who opened the stream first
+            // would dial a dead peer without end.
+            let Some(first) = input.next().await else { return Ok(futures::stream::empty().boxed()) };
             let connection = self.connection()?;
             let mut client = connection.data();
             let term = Arc::new(AtomicU64::new(0));
             let leads = Arc::clone(&term);
-            let requests = input.map(move |request| {
+            let requests = futures::stream::once(std::future::ready(first)).chain(input).map(move |request| {
                 leads.store(request.vote.leader_id.term, Ordering::Relaxed);
                 convert::append_out(&request)
             });
@@ -265,5 +269,35 @@ impl RaftNetworkV2<TypeConfig> for Client {
         }
         tracing::info!(target = self.target, reason = reply.refused, "leadership transfer refused");
         Ok(Err(TransferLeaderError::LogNotFlushed { expected: request.last_log_id().copied(), actual: None }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::log_id;
+
+    /// A peer is not dialled before openraft gives a request for it, which is where it pauses after failures; without
+    /// one nothing is opened at all.
+    #[tokio::test]
+    async fn a_dead_peer_is_dialled_no_more_often_than_asked() {
+        let peers = Arc::new(Peers::default());
+        let mut network = Network { id: 1, peers };
+        let mut client = network.new_client(2, &Node::new("127.0.0.1:1")).await;
+        let option = || RPCOption::new(Duration::from_secs(1));
+        let paused = futures::stream::pending::<AppendEntriesRequest<TypeConfig>>();
+        let waiting = tokio::time::timeout(Duration::from_millis(20), client.stream_append(paused, option()));
+        assert!(waiting.await.is_err(), "it fails before there is anything to send");
+        let request = AppendEntriesRequest {
+            vote: Vote::new_committed(1, 1),
+            prev_log_id: None,
+            entries: Vec::new(),
+            leader_commit: Some(log_id(1, 1)),
+        };
+        let one = futures::stream::iter([request]);
+        assert!(matches!(client.stream_append(one, option()).await, Err(RPCError::Unreachable(_))));
+        let nothing = futures::stream::iter(Vec::new());
+        let mut answers = client.stream_append(nothing, option()).await.expect("nothing to send is no failure");
+        assert!(answers.next().await.is_none());
     }
 }

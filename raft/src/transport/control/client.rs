@@ -128,6 +128,7 @@ async fn keep(dial: Dial, session: watch::Sender<Option<Session>>) {
         match tokio::time::timeout(CONNECT_TIMEOUT, connect(&dial)).await {
             Ok(Ok(stream)) => {
                 pause = RETRY_MIN;
+                tracing::info!(peer = dial.hello.to, "a control connection stands");
                 let why = converse(stream, &session).await;
                 session.send_replace(None);
                 tracing::info!(peer = dial.hello.to, %why, "a control connection has ended");

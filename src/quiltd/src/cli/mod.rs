@@ -33,7 +33,7 @@ pub(crate) struct Cli {
         long,
         global = true,
         env = "QUILTD_LOG",
-        default_value = "info,openraft=warn",
+        default_value = "info,openraft=error",
         value_name = "DIRECTIVES",
         help_heading = "Global options"
     )]
