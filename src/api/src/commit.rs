@@ -1,7 +1,6 @@
 //! The path of a write (architecture §3): plan on a local view, look again on a linearizable one before refusing,
 //! propose as one compare-and-set, and plan again when another write came first. Both surfaces write by it.
 
-use bytes::Bytes;
 use quilt_proto::{Compare, Op, Revision, Txn};
 use quilt_raft::{Consistency, Decision, ProposeError, Replica, View};
 use tokio::time::Instant;
@@ -136,16 +135,4 @@ pub(crate) async fn settle<T>(
         linearizable = true;
     }
     Err(beaten())
-}
-
-/// A put of plain bytes into the control plane's own records.
-pub(crate) fn put_plain(key: &quilt_proto::Key, value: &serde_json::Value) -> Op {
-    Op::from(quilt_proto::Put {
-        key: key.bytes().clone(),
-        value: value.to_string().into(),
-        splice_at: 0,
-        sealed: Bytes::new(),
-        ttl_ms: 0,
-        tags: Vec::new(),
-    })
 }

@@ -12,8 +12,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Value, json};
 
 use super::{Allocation, Claims};
-use crate::commit::put_plain;
 use crate::problem::Problem;
+use crate::store::put_record;
 
 const RESOURCE: Resource<'_> = Resource { group: "", plural: "services", kind: "Service" };
 /// Group of the control plane's own records.
@@ -54,7 +54,7 @@ pub(super) fn allocate(at: &Allocation<'_>, old: Option<&Value>, new: Option<&mu
     for claim in wanted.iter().filter(|claim| !held.iter().any(|own| same(own, claim))) {
         let key = key(at, claim.pool, &claim.name)?;
         claims_out.compares.push(Compare::absent(&key));
-        claims_out.ops.push(put_plain(&key, &owner));
+        claims_out.ops.push(put_record(&key, &owner));
     }
     for claim in held.iter().filter(|claim| !wanted.iter().any(|kept| same(kept, claim))) {
         claims_out.ops.push(Op::delete(&key(at, claim.pool, &claim.name)?));
