@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use quilt_objects::first;
-use quilt_proto::{ClusterId, Compare, Key, Op, Txn};
-use quilt_raft::{Consistency, Decision, ProposeError, ReadError, Replica, View};
+use quilt_proto::{ClusterId, Compare, Key, Op};
+use quilt_raft::{Consistency, ProposeError, ReadError, Replica, View};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -14,9 +14,11 @@ use crate::authn::Digest;
 use crate::authn::credential::{admin_key_record, api_key_record, tenant_range};
 use crate::authn::secret::fresh_id;
 use crate::authn::token::internal;
+use crate::commit::{Plan, Refusal, settle};
 use crate::directory::{
     Cluster, LOAD_BALANCER_CIDR, NODE_CIDR_PREFIX, NODE_TIMEOUT_SECS, PLACEMENT_GRACE_SECS, SERVICE_CIDR,
 };
+use crate::query::DryRun;
 use crate::store::{CONFIG_MAPS, NAMESPACES, SERVICE_ACCOUNTS, SERVICES, put, put_record, rfc3339};
 
 /// Namespaces every cluster has.
@@ -46,6 +48,8 @@ impl From<ProposeError> for BootstrapError {
         Self::Propose(error)
     }
 }
+
+impl Refusal for BootstrapError {}
 
 impl From<BootstrapError> for crate::problem::Problem {
     fn from(error: BootstrapError) -> Self {
@@ -181,22 +185,11 @@ struct Wanted {
 
 /// Makes whatever of `wanted` does not exist yet, in one transaction.
 async fn ensure(replica: &Replica, wanted: &[Wanted], until: Instant) -> Result<(), BootstrapError> {
-    let left = || until.saturating_duration_since(Instant::now());
-    loop {
-        let view = replica.read(Consistency::Linearizable, left()).await?;
-        let txn = missing(&view, wanted)?;
-        if txn.ops.is_empty() {
-            return Ok(());
-        }
-        match replica.propose(txn, left()).await? {
-            Decision::Applied { .. } => return Ok(()),
-            Decision::Rejected { .. } if left().is_zero() => return Err(BootstrapError::Deadline),
-            Decision::Rejected { .. } => {}
-        }
-    }
+    let plan = |view: &View| missing(view, wanted);
+    settle(replica, until, DryRun::Off, plan, || BootstrapError::Deadline).await.map(drop)
 }
 
-fn missing(view: &View, wanted: &[Wanted]) -> Result<Txn, ReadError> {
+fn missing(view: &View, wanted: &[Wanted]) -> Result<Plan<()>, BootstrapError> {
     let (mut compares, mut ops) = (Vec::new(), Vec::new());
     for Wanted { key, op, with } in wanted {
         if view.get(key)?.is_some() {
@@ -211,5 +204,5 @@ fn missing(view: &View, wanted: &[Wanted]) -> Result<Txn, ReadError> {
             }
         }
     }
-    Ok(Txn::new(compares, ops))
+    Ok(if ops.is_empty() { Plan::Unchanged(()) } else { Plan::commit(compares, ops, ()) })
 }

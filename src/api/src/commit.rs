@@ -2,7 +2,7 @@
 //! propose as one compare-and-set, and plan again when another write came first. Both surfaces write by it.
 
 use quilt_proto::{Compare, Op, Revision, Txn};
-use quilt_raft::{Consistency, Decision, ProposeError, Replica, View};
+use quilt_raft::{Consistency, Decision, ProposeError, ReadError, Replica, View};
 use tokio::time::Instant;
 
 use crate::access::Admitted;
@@ -76,6 +76,14 @@ impl<T> Done<T> {
     }
 }
 
+/// Why a plan was not carried out, in the words of its writer.
+pub(crate) trait Refusal: From<ReadError> + From<ProposeError> {
+    /// Whether another state could have led to another answer, so that it is given from a linearizable view only.
+    fn rests_on_state(&self) -> bool {
+        true
+    }
+}
+
 /// Plans made for one request before it gives up to the writers it keeps losing against.
 const PLANS_MAX: usize = 64;
 
@@ -97,13 +105,13 @@ pub(crate) async fn commit<T: Send>(
 
 /// Carries out what `plan` decides. It may be called several times, each time on a newer view; `beaten` is the answer
 /// when other writers came first every time.
-pub(crate) async fn settle<T>(
+pub(crate) async fn settle<T, E: Refusal>(
     replica: &Replica,
     until: Instant,
     dry_run: DryRun,
-    mut plan: impl FnMut(&View) -> Result<Plan<T>, Problem>,
-    beaten: impl FnOnce() -> Problem,
-) -> Result<Done<T>, Problem> {
+    mut plan: impl FnMut(&View) -> Result<Plan<T>, E>,
+    beaten: impl FnOnce() -> E,
+) -> Result<Done<T>, E> {
     let left = || until.saturating_duration_since(Instant::now());
     let mut view = replica.read(Consistency::Stale, left()).await?;
     let mut linearizable = false;
@@ -128,7 +136,7 @@ pub(crate) async fn settle<T>(
             },
             // Refusing, and claiming that nothing needs to change, both rest on this view alone.
             Ok(Plan::Unchanged(answer)) if linearizable => return Ok(Done::unchanged(answer)),
-            Err(problem) if linearizable || !problem.rests_on_state() => return Err(problem),
+            Err(refusal) if linearizable || !refusal.rests_on_state() => return Err(refusal),
             Ok(Plan::Unchanged(_)) | Err(_) => {}
         }
         view = replica.read(Consistency::Linearizable, left()).await?;

@@ -14,6 +14,7 @@ use quilt_objects::status::{Reason, Resource, Status};
 use quilt_objects::validate::{FieldError, Path};
 use quilt_raft::{ProposeError, ReadError};
 
+use crate::commit::Refusal;
 use crate::quilt::Envelope;
 
 /// An error as the client will see it.
@@ -52,20 +53,20 @@ impl From<Status> for Problem {
     }
 }
 
-impl Problem {
-    /// HTTP status.
-    pub(crate) fn code(&self) -> u16 {
-        self.status.code()
-    }
-
-    /// Whether another state could have led to another answer, so that the step has to be repeated on a
-    /// linearizable view before this one is given.
-    pub(crate) fn rests_on_state(&self) -> bool {
+impl Refusal for Problem {
+    fn rests_on_state(&self) -> bool {
         match &self.envelope {
             // Quilt routes judge ranges (400) after the objects of the path.
             Some(envelope) => envelope.code.rests_on_state(),
             None => matches!(self.code(), 401 | 403 | 404 | 409 | 410 | 422 | 429),
         }
+    }
+}
+
+impl Problem {
+    /// HTTP status.
+    pub(crate) fn code(&self) -> u16 {
+        self.status.code()
     }
 
     /// Whether an answer may be given at all.

@@ -15,6 +15,7 @@ use quilt_raft::{Consistency, ReadError, View};
 
 use crate::access::{Admitted, ClusterPath, Credentials, admit};
 use crate::authz::Attributes;
+use crate::commit::Refusal;
 use crate::context::Api;
 use crate::problem::{CATCH_UP, Problem};
 use crate::query::{Query, ReadAt};

@@ -19,7 +19,7 @@ use super::reply::Reply;
 use crate::access::{self, Admitted};
 use crate::authn::token::{self, JOIN_TOKEN_HEADER, JoinToken, NODE_TOKEN_HEADER, NodeToken};
 use crate::authn::{Presented, Principal, Proof};
-use crate::commit::{Done, Plan, settle};
+use crate::commit::{Done, Plan, Refusal, settle};
 use crate::context::Api;
 use crate::directory::{self, Entry};
 use crate::identity::Identity;

@@ -3,12 +3,13 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use quilt_proto::{Compare, Key, Txn};
+use quilt_proto::{Compare, Key};
 use quilt_raft::View;
 use serde_json::{Value, json};
 
-use super::{Roster, RosterError, Wish};
+use super::{Roster, RosterError};
 use crate::authn::credential::tenant_range;
+use crate::commit::Plan;
 use crate::context::RootKey;
 use crate::seal;
 use crate::store::{put_record, text};
@@ -59,7 +60,7 @@ impl Roster {
                     ops.push(put_record(&key, &record));
                 }
             }
-            Ok(if ops.is_empty() { Wish::Nothing(()) } else { Wish::Change(Txn::new(compares, ops), ()) })
+            Ok(if ops.is_empty() { Plan::Unchanged(()) } else { Plan::commit(compares, ops, ()) })
         })
         .await
     }

@@ -9,12 +9,14 @@ mod tokens;
 
 use std::time::Duration;
 
-use quilt_proto::{Compare, Key, KeyPrefix, Op, ReplicaId, Revision, Txn};
-use quilt_raft::{Consistency, Decision, Limit, ProposeError, ReadError, Replica, View};
+use quilt_proto::{Compare, Key, KeyPrefix, Op, ReplicaId, Revision};
+use quilt_raft::{Limit, ProposeError, ReadError, Replica, View};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::authn::credential::{TENANT_RANGE_GROUP, tenant_range};
+use crate::commit::{Plan, Refusal, settle};
+use crate::query::DryRun;
 use crate::store::put_record;
 
 pub use authorities::{Authorities, CaPair};
@@ -107,12 +109,7 @@ impl From<ProposeError> for RosterError {
     }
 }
 
-/// A wish to change the roster, judged on one view: the transaction and what to answer once it is applied, or the answer
-/// at once when nothing needs to change.
-enum Wish<T> {
-    Change(Txn, T),
-    Nothing(T),
-}
+impl Refusal for RosterError {}
 
 /// The roster of one control plane.
 #[derive(Clone, Debug)]
@@ -154,7 +151,7 @@ impl Roster {
                 Some((_, _, entry)) if entry.standing == Standing::Removed => {
                     Err(RosterError::NumberUsed { id: id.0, next: next_free(&all, []) })
                 }
-                Some(_) => Ok(Wish::Nothing(())),
+                Some(_) => Ok(Plan::Unchanged(())),
                 None => {
                     let key = key(id.0)?;
                     let entry = Entry {
@@ -164,7 +161,7 @@ impl Roster {
                         since,
                         joined_by: None,
                     };
-                    Ok(Wish::Change(Txn::new(vec![Compare::absent(&key)], vec![put(&key, &entry)]), ()))
+                    Ok(Plan::commit(vec![Compare::absent(&key)], vec![put(&key, &entry)], ()))
                 }
             }
         })
@@ -180,9 +177,9 @@ impl Roster {
         self.write(|view| {
             let all = stored(view)?;
             let (key, compare, entry) = match all.into_iter().find(|(_, _, entry)| entry.id == id.0) {
-                Some((_, _, entry)) if entry.standing == standing => return Ok(Wish::Nothing(())),
+                Some((_, _, entry)) if entry.standing == standing => return Ok(Plan::Unchanged(())),
                 // What has been removed in the meantime stays so.
-                Some((_, _, entry)) if entry.standing == Standing::Removed => return Ok(Wish::Nothing(())),
+                Some((_, _, entry)) if entry.standing == Standing::Removed => return Ok(Plan::Unchanged(())),
                 Some((key, revision, entry)) => {
                     let compare = Compare::at(&key, revision);
                     (key, compare, Entry { standing, since, ..entry })
@@ -193,7 +190,7 @@ impl Roster {
                     (key, compare, Entry { id: id.0, address: String::new(), standing, since, joined_by: None })
                 }
             };
-            Ok(Wish::Change(Txn::new(vec![compare], vec![put(&key, &entry)]), ()))
+            Ok(Plan::commit(vec![compare], vec![put(&key, &entry)], ()))
         })
         .await
     }
@@ -202,22 +199,10 @@ impl Roster {
         self.replica.wall_ms() / 1000
     }
 
-    /// Judges, proposes, and judges anew when somebody else was faster.
-    async fn write<T>(&self, judge: impl Fn(&View) -> Result<Wish<T>, RosterError>) -> Result<T, RosterError> {
+    async fn write<T>(&self, plan: impl FnMut(&View) -> Result<Plan<T>, RosterError>) -> Result<T, RosterError> {
         let until = Instant::now() + self.deadline;
-        let left = || until.saturating_duration_since(Instant::now());
-        loop {
-            let view = self.replica.read(Consistency::Linearizable, left()).await?;
-            let (txn, answer) = match judge(&view)? {
-                Wish::Nothing(answer) => return Ok(answer),
-                Wish::Change(txn, answer) => (txn, answer),
-            };
-            match self.replica.propose(txn, left()).await? {
-                Decision::Applied { .. } => return Ok(answer),
-                Decision::Rejected { .. } if left().is_zero() => return Err(RosterError::Deadline),
-                Decision::Rejected { .. } => {}
-            }
-        }
+        let done = settle(&self.replica, until, DryRun::Off, plan, || RosterError::Deadline).await?;
+        Ok(done.answer)
     }
 }
 

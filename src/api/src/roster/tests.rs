@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use quilt_raft::Consistency;
+
 use super::*;
 use crate::authn::secret::Digest;
 use crate::context::RootKey;

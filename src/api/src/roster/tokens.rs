@@ -3,14 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use quilt_proto::{Compare, KeyPrefix, Op, ReplicaId, Revision, Txn};
+use quilt_proto::{Compare, KeyPrefix, Op, ReplicaId, Revision};
 use quilt_raft::View;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{ALL, Entry, JoinedBy, Roster, RosterError, Standing, Wish, key, next_free, put, stored};
+use super::{ALL, Entry, JoinedBy, Roster, RosterError, Standing, key, next_free, put, stored};
 use crate::authn::credential::{TENANT_RANGE_GROUP, tenant_range};
 use crate::authn::secret::{Digest, Secret, SecretKind, fresh_id};
+use crate::commit::Plan;
 use crate::store::put_record_for;
 
 /// Resource of the records. A restore leaves them out: one of them may have been spent since.
@@ -62,7 +63,7 @@ impl Roster {
         };
         self.write(|_| {
             let op = put_record_for(&key, &json!(facts), ttl_ms);
-            Ok(Wish::Change(Txn::new(vec![Compare::absent(&key)], vec![op]), ()))
+            Ok(Plan::commit(vec![Compare::absent(&key)], vec![op], ()))
         })
         .await?;
         Ok(NewToken { secret, facts })
@@ -84,7 +85,7 @@ impl Roster {
         self.write(|view| {
             let found = stored_tokens(view)?.into_iter().find(|(_, _, facts)| facts.token_id == token_id);
             let (key, revision, _) = found.ok_or_else(|| RosterError::NoToken(token_id.to_owned()))?;
-            Ok(Wish::Change(Txn::new(vec![Compare::at(&key, revision)], vec![Op::delete(&key)]), ()))
+            Ok(Plan::commit(vec![Compare::at(&key, revision)], vec![Op::delete(&key)], ()))
         })
         .await
     }
@@ -114,7 +115,7 @@ impl Roster {
                         next: next_free(&all, members.keys().copied()),
                     });
                 }
-                Some((_, _, entry)) if entry.address == address => return Ok(Wish::Nothing(ReplicaId(entry.id))),
+                Some((_, _, entry)) if entry.address == address => return Ok(Plan::Unchanged(ReplicaId(entry.id))),
                 _ => {}
             }
             let token_key = token_key(token)?;
@@ -139,7 +140,7 @@ impl Roster {
             let joined_by = Some(joined_by.clone());
             let entry = Entry { id, address: address.to_owned(), standing: Standing::Joining, since, joined_by };
             let compares = vec![Compare::at(&token_key, Revision::new(record.mod_revision)), Compare::absent(&key)];
-            Ok(Wish::Change(Txn::new(compares, vec![spent, put(&key, &entry)]), ReplicaId(id)))
+            Ok(Plan::commit(compares, vec![spent, put(&key, &entry)], ReplicaId(id)))
         })
         .await
     }
