@@ -22,6 +22,7 @@ pub mod endpoints;
 mod health;
 pub mod identity;
 mod kubernetes;
+mod leaf;
 mod lifecycle;
 mod metadata;
 pub mod negotiate;
@@ -43,4 +44,5 @@ mod verbs;
 
 pub use context::{AgentCredential, Api, ApiOptions, RootKey};
 pub use identity::{Identity, IdentityKind, PeerCertificate};
+pub use leaf::AcceptedLeaf;
 pub use server::{Abandoned, Server};

@@ -2,12 +2,12 @@
 //! reached.
 
 use std::error::Error as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::{DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use quilt_api::AcceptedLeaf;
+use rustls_pki_types::CertificateDer;
 
 use crate::exit::{Failure, hinted};
 
@@ -25,48 +25,9 @@ pub(crate) fn download_client(ca_pem: Option<&str>, timeout: Duration) -> anyhow
 pub(crate) fn unverified_client(timeout: Duration) -> anyhow::Result<reqwest::Client> {
     let config = rustls::ClientConfig::builder()
         .dangerous()
-        .with_custom_certificate_verifier(std::sync::Arc::new(Anybody(rustls::crypto::ring::default_provider())))
+        .with_custom_certificate_verifier(Arc::new(AcceptedLeaf::Any))
         .with_no_client_auth();
     Ok(reqwest::Client::builder().use_preconfigured_tls(config).timeout(timeout).build()?)
-}
-
-/// Checks that whoever answers has the key of the certificate it shows, and nothing else.
-#[derive(Debug)]
-struct Anybody(rustls::crypto::CryptoProvider);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 fn trusting(ca_pem: Option<&str>) -> anyhow::Result<reqwest::ClientBuilder> {
