@@ -17,7 +17,7 @@ use crate::error::{AdminError, SilentVoter, UnsafeChange};
 use crate::leadership::Leadership;
 use crate::peer::Member;
 use crate::state_machine::Raft;
-use crate::status::ALIVE_WITHIN;
+use crate::status::{alive, last_contact_ms, matched_index};
 use crate::types::{Metrics, Node, TypeConfig};
 
 /// A change that its own leader did not finish is finished by the next one after this.
@@ -147,7 +147,7 @@ impl Membership {
             Some(to) => to,
             None => {
                 let others = voters.iter().copied().filter(|id| *id != self.id && alive(metrics, *id));
-                let best = others.max_by_key(|id| matched(metrics, *id));
+                let best = others.max_by_key(|id| matched_index(metrics, *id));
                 best.ok_or_else(|| AdminError::Refused("no other voter answers that could lead".into()))?
             }
         };
@@ -160,12 +160,12 @@ impl Membership {
         let target = self.metrics().last_log_index;
         let reached = |metrics: &Metrics| {
             // A leadership that has ended cannot tell; the caller asks the next leader.
-            metrics.replication.is_none() || matched(metrics, id) >= target
+            metrics.replication.is_none() || matched_index(metrics, id) >= target
         };
         let waited = self.raft.wait(Some(patience)).metrics(reached, "the learner has caught up").await;
         let Ok(metrics) = waited else {
             let now = self.metrics();
-            let behind = target.unwrap_or(0).saturating_sub(matched(&now, id).unwrap_or(0));
+            let behind = target.unwrap_or(0).saturating_sub(matched_index(&now, id).unwrap_or(0));
             return Err(AdminError::Timeout(if alive(&now, id) {
                 format!("replica {id} has not caught up: it is {behind} entries behind")
             } else {
@@ -221,21 +221,6 @@ fn current_voters(metrics: &Metrics) -> BTreeSet<u64> {
     metrics.membership_config.get_joint_config().last().cloned().unwrap_or_default()
 }
 
-fn matched(metrics: &Metrics, id: u64) -> Option<u64> {
-    metrics.replication.as_ref()?.get(&id)?.as_ref().map(|at| at.index)
-}
-
-fn silent_ms(metrics: &Metrics, id: u64) -> Option<u64> {
-    use openraft::Instant as _;
-
-    let at = metrics.heartbeat.as_ref()?.get(&id)?.as_ref()?;
-    u64::try_from(at.elapsed().as_millis()).ok()
-}
-
-fn alive(metrics: &Metrics, id: u64) -> bool {
-    id == metrics.id || silent_ms(metrics, id).is_some_and(|ms| u128::from(ms) <= ALIVE_WITHIN.as_millis())
-}
-
 /// Whether those that would be left answer in sufficient number to go on without `id`.
 fn refuse_if_unsafe(metrics: &Metrics, voters: &BTreeSet<u64>, id: u64) -> Result<(), AdminError> {
     let left: Vec<u64> = voters.iter().copied().filter(|voter| *voter != id).collect();
@@ -247,7 +232,8 @@ fn refuse_if_unsafe(metrics: &Metrics, voters: &BTreeSet<u64>, id: u64) -> Resul
     if reachable >= needed {
         return Ok(());
     }
-    let silent = silent.into_iter().map(|id| SilentVoter { id: ReplicaId(id), silent_ms: silent_ms(metrics, id) });
+    let silent =
+        silent.into_iter().map(|id| SilentVoter { id: ReplicaId(id), silent_ms: last_contact_ms(metrics, id) });
     Err(AdminError::Unsafe(UnsafeChange {
         id: ReplicaId(id),
         left: left.len() as u64,

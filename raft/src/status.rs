@@ -10,7 +10,7 @@ use crate::transport::PeerReport;
 use crate::types::Metrics;
 
 /// A member that answered the leader within this counts as alive.
-pub(crate) const ALIVE_WITHIN: Duration = Duration::from_secs(2);
+const ALIVE_WITHIN: Duration = Duration::from_secs(2);
 
 /// What part a replica plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -138,6 +138,23 @@ pub(crate) fn quorum_acknowledged_ms(metrics: &Metrics) -> Option<u64> {
     metrics.last_quorum_acked.as_ref().map(|acked| millis(acked.elapsed()))
 }
 
+/// Last log index a member has stored; known on the leader only.
+pub(crate) fn matched_index(metrics: &Metrics, id: u64) -> Option<u64> {
+    let replication = metrics.replication.as_ref()?;
+    if id == metrics.id { metrics.last_log_index } else { replication.get(&id)?.as_ref().map(|log| log.index) }
+}
+
+/// Time since the leader last had an answer from a member; known on the leader only.
+pub(crate) fn last_contact_ms(metrics: &Metrics, id: u64) -> Option<u64> {
+    let heartbeat = metrics.heartbeat.as_ref()?;
+    if id == metrics.id { Some(0) } else { heartbeat.get(&id)?.as_ref().map(|at| millis(at.elapsed())) }
+}
+
+/// Whether a member answers the leader; the leader itself always does.
+pub(crate) fn alive(metrics: &Metrics, id: u64) -> bool {
+    id == metrics.id || last_contact_ms(metrics, id).is_some_and(|ms| ms <= millis(ALIVE_WITHIN))
+}
+
 /// The members, and how many voters may fail.
 pub(crate) fn members(
     metrics: &Metrics,
@@ -151,17 +168,7 @@ pub(crate) fn members(
         .membership_config
         .nodes()
         .map(|(id, node)| {
-            let own = *id == metrics.id;
-            let matched_index = match &metrics.replication {
-                Some(_) if own => last,
-                Some(replication) => replication.get(id).and_then(|matched| matched.as_ref().map(|log| log.index)),
-                None => None,
-            };
-            let contact = match &metrics.heartbeat {
-                Some(_) if own => Some(Duration::ZERO),
-                Some(beats) => beats.get(id).and_then(|at| at.as_ref().map(|at| at.elapsed())),
-                None => None,
-            };
+            let matched_index = matched_index(metrics, *id);
             let report = report(*id);
             let about = report.as_ref().and_then(|report| String::from_utf8(report.about.to_vec()).ok());
             Member {
@@ -170,7 +177,7 @@ pub(crate) fn members(
                 voter: voters.contains(id),
                 matched_index,
                 lag_entries: matched_index.map(|matched| last.unwrap_or(0).saturating_sub(matched)),
-                last_contact_ms: contact.map(millis),
+                last_contact_ms: last_contact_ms(metrics, *id),
                 last_heard_ms: heard(*id).map(millis),
                 applied_index: report.as_ref().map(|report| report.applied_index),
                 term: report.as_ref().map(|report| report.term),
@@ -178,14 +185,10 @@ pub(crate) fn members(
             }
         })
         .collect();
-    let alive = |id: &u64| {
-        let member = members.iter().find(|member| member.id.0 == *id);
-        !leads || member.is_some_and(|member| member.last_contact_ms.is_some_and(|ms| ms <= millis(ALIVE_WITHIN)))
-    };
     // During a joint change every configuration needs its own majority: the weaker one counts.
     let spare = metrics.membership_config.get_joint_config().iter().map(|config| {
         let quorum = config.len() / 2 + 1;
-        config.iter().filter(|id| alive(id)).count().saturating_sub(quorum)
+        config.iter().filter(|id| !leads || alive(metrics, **id)).count().saturating_sub(quorum)
     });
     let spare = u64::try_from(spare.min().unwrap_or(0)).unwrap_or(0);
     (members, spare)
