@@ -14,6 +14,7 @@ use quilt_proto::state::{Compact, DropCluster};
 use quilt_proto::{ClusterId, ReplicaId, Revision, command};
 use quilt_state::limits::COMPACT_ROWS_MAX;
 
+use crate::clock::millis;
 use crate::error::{AdminError, AskError};
 use crate::membership::{Changed, Membership};
 use crate::peer::{AdminReply, AdminRequest, Member, admin_request::Change};
@@ -219,8 +220,7 @@ impl Admin {
         let began = TypeConfig::now();
         loop {
             let left = patience.saturating_sub(began.elapsed());
-            let patience_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-            let body = AdminRequest { change: Some(change.clone()), patience_ms }.encode_to_vec();
+            let body = AdminRequest { change: Some(change.clone()), patience_ms: millis(left) }.encode_to_vec();
             let asked = self.replica.ask_leader(SERVICE, body.into(), left + ANSWER_MARGIN).await;
             let reply = match asked {
                 Ok(reply) => reply,

@@ -34,7 +34,8 @@ pub(crate) struct Clock {
     base: Mutex<Base>,
 }
 
-fn millis(duration: Duration) -> u64 {
+/// Whole milliseconds of `duration`, as entries and messages carry them.
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -8,6 +8,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use quilt_proto::{Event, Revision};
 
+use crate::clock::millis;
+
 /// How often the newest revision is noted; what goes is exact to this.
 const SAMPLE_EVERY_MS: u64 = 5_000;
 /// No watch is cut off from history younger than this, whatever is asked for and however much it is.
@@ -65,10 +67,6 @@ pub(crate) struct Floors {
     pub(crate) all: Option<Revision>,
     /// Of single ones, that hold more than their share.
     pub(crate) of: BTreeMap<String, Revision>,
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Window {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use openraft::{Instant as _, ServerState};
 use quilt_proto::ReplicaId;
 
+use crate::clock::millis;
 use crate::leadership::Leadership;
 use crate::transport::PeerReport;
 use crate::types::Metrics;
@@ -115,10 +116,6 @@ pub struct Load {
     pub watched_prefixes: usize,
     /// Syncs of the log since it was opened.
     pub log_syncs: u64,
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(crate) fn role(metrics: &Metrics) -> Role {

@@ -149,8 +149,7 @@ impl Replica {
     /// See [`ProposeError`]; [`ProposeError::Overloaded`] when too much waits already.
     pub async fn propose_background(&self, leader: LeaderId, mut txn: Txn) -> Result<(), ProposeError> {
         // What could not be told by then is not worth telling.
-        let patience = u64::try_from(BACKGROUND_PATIENCE.as_millis()).unwrap_or(u64::MAX);
-        txn.expires_at_ms = self.inner.clock.now_ms().saturating_add(patience);
+        txn.expires_at_ms = self.inner.clock.now_ms().saturating_add(clock::millis(BACKGROUND_PATIENCE));
         let done = self.inner.proposer.background(txn, leader).map_err(|refused| match refused {
             Refused::NotLeader => ProposeError::NotLeader,
             Refused::Overloaded(limit) => ProposeError::Overloaded { limit },
@@ -176,8 +175,8 @@ impl Replica {
         let registered = TypeConfig::timeout(deadline, self.unless_stopped(registered)).await;
         let session = registered.map_err(|_| ProposeError::NotApplied)?.ok_or(ProposeError::Stopped)??;
         let left = deadline.saturating_sub(began.elapsed());
-        let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        let expires_at_ms = self.inner.clock.now_ms().saturating_add(left_ms).saturating_add(EXPIRY_MARGIN_MS);
+        let patience_ms = clock::millis(left).saturating_add(EXPIRY_MARGIN_MS);
+        let expires_at_ms = self.inner.clock.now_ms().saturating_add(patience_ms);
         let answer = self.inner.requests.begin(session, txn, expires_at_ms, left, fence)?;
         match answer.await {
             Ok(Answer::Outcome(outcome)) => Decision::of(outcome),
