@@ -1,6 +1,5 @@
 //! Three replicas over real loopback TLS, on disk.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,6 +7,7 @@ use quilt_proto::{Compare, KeyPrefix, ReplicaId, Revision, Txn};
 use quilt_raft::{AdminError, Consistency, Limit, Role, Timing};
 
 use crate::harness::{Cluster, DEADLINE, create, key, last, put};
+use crate::traffic::Traffic;
 
 /// A write through a follower is applied once, readable at once on every replica, and all states are the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -42,28 +42,8 @@ async fn any_replica_answers_everything() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leader_changes_lose_and_repeat_nothing() {
     let mut cluster = Cluster::start(3).await;
-    let prefix = KeyPrefix::resource("default", "", "configmaps").expect("valid");
     let first = cluster.leader().await;
-    let mut writers = tokio::task::JoinSet::new();
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    for id in cluster.ids().into_iter().filter(|id| *id != first) {
-        let (replica, stopped) = (cluster.get(id).clone(), stopped.clone());
-        writers.spawn(async move {
-            let mut written = Vec::new();
-            while !*stopped.borrow() {
-                let name = format!("w{id}-{}", written.len());
-                // Rejected would mean that the same request took effect twice.
-                written.push(last(replica.propose(create(&name), DEADLINE).await.expect("decided")));
-            }
-            written
-        });
-    }
-    let mut watches: Vec<_> = cluster
-        .ids()
-        .into_iter()
-        .filter(|id| *id != first)
-        .map(|id| cluster.get(id).watch(prefix.clone(), Revision::ZERO))
-        .collect();
+    let traffic = Traffic::around(&cluster, first);
     cluster.wait_for_revision(20).await;
     cluster.shut_down(first).await;
     let second = cluster.leader().await;
@@ -74,23 +54,7 @@ async fn leader_changes_lose_and_repeat_nothing() {
     cluster.get(second).admin().transfer_leadership(Some(ReplicaId(first))).await.expect("transferred");
     let reached = cluster.get(first).status().revision;
     cluster.wait_for_revision(reached + 20).await;
-    stop.send(true).expect("writers listen");
-    let mut written = BTreeSet::new();
-    while let Some(revisions) = writers.join_next().await {
-        for revision in revisions.expect("no panic") {
-            assert!(written.insert(revision), "revision {revision} given twice");
-        }
-    }
-    assert_eq!(cluster.same_state().await, written.last().expect("many").get());
-    for watch in &mut watches {
-        let mut seen = Vec::new();
-        while seen.len() < written.len() {
-            let batch = tokio::time::timeout(DEADLINE, watch.next()).await.expect("in time").expect("open");
-            seen.extend(batch.events.iter().map(|event| event.revision));
-        }
-        assert!(seen.iter().eq(written.iter()), "a watch saw other revisions than were written");
-    }
-    drop(watches);
+    traffic.judge(&cluster).await;
     cluster.stop().await;
 }
 
@@ -99,48 +63,15 @@ async fn leader_changes_lose_and_repeat_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_leader_is_replaced() {
     let mut cluster = Cluster::start_with(3, Timing::default()).await;
-    let prefix = KeyPrefix::resource("default", "", "configmaps").expect("valid");
     let killed = cluster.leader().await;
-    let survivors: Vec<u64> = cluster.ids().into_iter().filter(|id| *id != killed).collect();
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let mut writers = tokio::task::JoinSet::new();
-    let mut watches = Vec::new();
-    for id in survivors {
-        let (replica, stopped) = (cluster.get(id).clone(), stopped.clone());
-        watches.push(replica.watch(prefix.clone(), Revision::ZERO));
-        writers.spawn(async move {
-            let mut written = Vec::new();
-            while !*stopped.borrow() {
-                let name = format!("w{id}-{}", written.len());
-                // Rejected would mean that the same request took effect twice.
-                written.push(last(replica.propose(create(&name), DEADLINE).await.expect("decided")));
-            }
-            written
-        });
-    }
+    let traffic = Traffic::around(&cluster, killed);
     cluster.wait_for_revision(20).await;
     cluster.kill(killed);
     let next = cluster.leader().await;
     assert_ne!(next, killed);
     let reached = cluster.get(next).status().revision;
     cluster.wait_for_revision(reached + 20).await;
-    stop.send(true).expect("writers listen");
-    let mut written = BTreeSet::new();
-    while let Some(revisions) = writers.join_next().await {
-        for revision in revisions.expect("no panic") {
-            assert!(written.insert(revision), "revision {revision} given twice");
-        }
-    }
-    assert_eq!(cluster.same_state().await, written.last().expect("many").get());
-    for watch in &mut watches {
-        let mut seen = Vec::new();
-        while seen.len() < written.len() {
-            let batch = tokio::time::timeout(DEADLINE, watch.next()).await.expect("in time").expect("open");
-            seen.extend(batch.events.iter().map(|event| event.revision));
-        }
-        assert!(seen.iter().eq(written.iter()), "a watch saw other revisions than were written");
-    }
-    drop(watches);
+    traffic.judge(&cluster).await;
     cluster.stop().await;
 }
 

@@ -5,4 +5,5 @@
 mod cluster;
 mod harness;
 mod memory;
+mod traffic;
 mod watches;
