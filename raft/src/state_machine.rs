@@ -64,6 +64,10 @@ fn failed(error: impl std::fmt::Display) -> io::Error {
     io::Error::other(error.to_string())
 }
 
+fn unfinished() -> io::Error {
+    failed("an apply has not come to its end")
+}
+
 fn stored_membership(bytes: &[u8]) -> Result<StoredMembership, io::Error> {
     if bytes.is_empty() {
         return Ok(StoredMembership::default());
@@ -85,7 +89,7 @@ impl StateMachine {
     }
 
     fn applier(&mut self) -> Result<&mut Applier, io::Error> {
-        self.applier.as_deref_mut().ok_or_else(|| failed("an apply has not come to its end"))
+        self.applier.as_deref_mut().ok_or_else(unfinished)
     }
 
     async fn apply_batch(&mut self, batch: Vec<EntryResponder<TypeConfig>>) -> Result<(), io::Error> {
@@ -96,12 +100,20 @@ impl StateMachine {
         if batch.iter().map(bytes).sum::<usize>() <= INLINE_BYTES_MAX {
             return self.applier()?.apply(batch);
         }
-        let mut applier = self.applier.take().ok_or_else(|| failed("an apply has not come to its end"))?;
-        let applying = TypeConfig::spawn_blocking(move || {
-            let result = applier.apply(batch);
+        self.elsewhere(move |applier| applier.apply(batch)).await
+    }
+
+    /// Lets the applier work on another thread.
+    async fn elsewhere(
+        &mut self,
+        work: impl FnOnce(&mut Applier) -> Result<(), io::Error> + Send + 'static,
+    ) -> Result<(), io::Error> {
+        let mut applier = self.applier.take().ok_or_else(unfinished)?;
+        let working = TypeConfig::spawn_blocking(move || {
+            let result = work(&mut applier);
             (applier, result)
         });
-        let (applier, result) = applying.await.map_err(failed)?;
+        let (applier, result) = working.await.map_err(failed)?;
         self.applier = Some(applier);
         result
     }
@@ -146,9 +158,7 @@ impl Applier {
         }
         Ok(())
     }
-}
 
-impl Applier {
     /// Puts a snapshot in the place of the state.
     fn install(&mut self, sink: Box<dyn SnapshotSink>, last: Option<LogId>) -> Result<(), io::Error> {
         let listeners = &self.listeners;
@@ -203,15 +213,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             // A kept snapshot is a flushed checkpoint, so the state can never be behind it.
             return Err(failed("the state is behind its own snapshot: the data directory is not whole"));
         };
-        let mut applier = self.applier.take().ok_or_else(|| failed("an apply has not come to its end"))?;
         let last = meta.last_log_id;
-        let installing = TypeConfig::spawn_blocking(move || {
-            let result = applier.install(sink, last);
-            (applier, result)
-        });
-        let (applier, result) = installing.await.map_err(failed)?;
-        self.applier = Some(applier);
-        result
+        self.elsewhere(move |applier| applier.install(sink, last)).await
     }
 
     async fn get_current_snapshot(
