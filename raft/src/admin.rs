@@ -53,8 +53,7 @@ impl Admin {
         let raft = self.replica.raft().clone();
         let nodes: BTreeMap<u64, Node> = members.into_iter().map(|(id, address)| (id.0, Node::new(address))).collect();
         let wanted = nodes.clone();
-        let done = self.replica.on_runtime(async move { raft.initialize(nodes).await });
-        match done.await.map_err(|_| AdminError::Stopped)? {
+        match self.run(async move { raft.initialize(nodes).await }).await? {
             Ok(()) => Ok(()),
             Err(RaftError::APIError(InitializeError::NotAllowed(_))) => self.founded_with(wanted).await,
             Err(RaftError::APIError(error)) => Err(AdminError::Refused(error.to_string())),
@@ -66,12 +65,12 @@ impl Admin {
     async fn founded_with(&self, wanted: BTreeMap<u64, Node>) -> Result<(), AdminError> {
         let raft = self.replica.raft().clone();
         // A replica that has only voted so far learns its members with the first entry the founder sends it.
-        let known = self.replica.on_runtime(async move {
+        let known = self.run(async move {
             let wait = raft.wait(Some(TIMEOUT));
             wait.metrics(|now| now.membership_config.nodes().next().is_some(), "the members are known").await
         });
-        let metrics = known.await.map_err(|_| AdminError::Stopped)?;
-        let membership = metrics
+        let membership = known
+            .await?
             .map_err(|_| AdminError::Timeout("the founder voted for has not been heard from".into()))?
             .membership_config;
         let voters: BTreeSet<u64> = membership.voter_ids().collect();
@@ -95,8 +94,7 @@ impl Admin {
     /// The replica has stopped.
     pub async fn is_initialized(&self) -> Result<bool, AdminError> {
         let raft = self.replica.raft().clone();
-        let asked = self.replica.on_runtime(async move { raft.is_initialized().await });
-        asked.await.map_err(|_| AdminError::Stopped)?.map_err(|_| AdminError::Stopped)
+        self.run(async move { raft.is_initialized().await }).await?.map_err(|_| AdminError::Stopped)
     }
 
     /// Adds a replica that receives the log and does not vote. It need not run yet.
@@ -164,8 +162,7 @@ impl Admin {
     pub async fn snapshot(&self) -> Result<(), AdminError> {
         let raft = self.replica.raft().clone();
         let index = self.replica.applied().mark().index;
-        let taken = self.replica.on_runtime(async move { take_snapshot(&raft, index, TIMEOUT).await });
-        taken.await.map_err(|_| AdminError::Stopped)?
+        self.run(async move { take_snapshot(&raft, index, TIMEOUT).await }).await?
     }
 
     /// Cuts this replica's log down to about `keep_bytes`, as far as state and snapshot cover it. Returns the last index
@@ -175,8 +172,7 @@ impl Admin {
     /// See [`AdminError`].
     pub async fn cut_log(&self, keep_bytes: u64) -> Result<Option<u64>, AdminError> {
         let retention = self.replica.retention().clone();
-        let cut = self.replica.on_runtime(async move { retention.cut(keep_bytes).await });
-        cut.await.map_err(|_| AdminError::Stopped)?.map_err(AdminError::Refused)
+        self.run(async move { retention.cut(keep_bytes).await }).await?.map_err(AdminError::Refused)
     }
 
     /// Deletes a whole cluster: unreadable at once, swept in the background. Its id is never used again.
@@ -197,7 +193,7 @@ impl Admin {
         let proposer = Arc::clone(self.replica.proposer());
         let leader = self.replica.status().leader;
         let cluster = cluster.0.clone();
-        let compacted = self.replica.on_runtime(async move {
+        let compacted = self.run(async move {
             while applied.horizon().floor(&cluster) < floor {
                 let compact = Compact { cluster: cluster.clone(), floor: floor.get(), limit: COMPACT_ROWS_MAX };
                 let done = proposer.command(command::Kind::Compact(compact));
@@ -210,7 +206,12 @@ impl Admin {
             }
             Ok(())
         });
-        compacted.await.map_err(|_| AdminError::Stopped)?
+        compacted.await?
+    }
+
+    /// Runs something on the replica's own threads.
+    async fn run<T: Send + 'static>(&self, what: impl Future<Output = T> + Send + 'static) -> Result<T, AdminError> {
+        self.replica.on_runtime(what).await.map_err(|_| AdminError::Stopped)
     }
 
     /// Asks the leader, and the next one for as long as leadership moves. Gives the replica it was about.
