@@ -4,7 +4,8 @@ use std::path::Path;
 
 use quilt_state::Family;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, LogLevel, Options,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, LogLevel,
+    Options,
 };
 
 use crate::family::access;
@@ -42,20 +43,40 @@ const DIAGNOSTIC_BYTES_MAX: usize = 1 << 20;
 /// Size of one file on disk: a snapshot is sent by files, and an unchanged one is not sent again.
 const FILE_BYTES: u64 = 64 << 20;
 
+/// Family of the rows of the log that are no entries: vote, committed mark, purged position. Entries are alone in theirs:
+/// then its files follow each other, and compaction moves them instead of rewriting the log.
+const MARKS: &str = "marks";
+
+/// The family of the log's marks.
+pub(crate) fn marks(log: &DB) -> Result<&ColumnFamily, String> {
+    log.cf_handle(MARKS).ok_or_else(|| format!("the log has no family {MARKS:?}"))
+}
+
 /// Opens the database of the raft log.
 pub(crate) fn open_log(dir: &Path, memory: &Memory) -> Result<DB, rocksdb::Error> {
     let mut options = base();
     options.create_if_missing(true);
-    options.set_block_based_table_factory(&blocks(16 << 10, None));
-    // Two memtables share the budget: one is filled while the other is written out.
-    options.set_write_buffer_size(memory.log_memtable_bytes / 2);
-    options.set_max_write_buffer_number(2);
-    options.set_target_file_size_base(FILE_BYTES);
-    options.set_max_bytes_for_level_base(4 * FILE_BYTES);
+    options.create_missing_column_families(true);
+    // The marks are written out with the entries, or their few bytes would hold back the write-ahead log for ever.
+    options.set_atomic_flush(true);
     // An unfinished last record is what a crash leaves and is cut off; a damaged record with others behind it is
     // corruption, and then the log does not open.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-    DB::open(&options, dir)
+    DB::open_cf_descriptors(&options, dir, log_families(memory))
+}
+
+fn log_families(memory: &Memory) -> [ColumnFamilyDescriptor; 2] {
+    let mut entries = base();
+    entries.set_block_based_table_factory(&blocks(16 << 10, None));
+    // Two memtables share the budget: one is filled while the other is written out.
+    entries.set_write_buffer_size(memory.log_memtable_bytes / 2);
+    entries.set_max_write_buffer_number(2);
+    entries.set_target_file_size_base(FILE_BYTES);
+    entries.set_max_bytes_for_level_base(4 * FILE_BYTES);
+    [
+        ColumnFamilyDescriptor::new(rocksdb::DEFAULT_COLUMN_FAMILY_NAME, entries),
+        ColumnFamilyDescriptor::new(MARKS, base()),
+    ]
 }
 
 /// Blocks of the state, shared by every database that is the state in turn.
@@ -91,7 +112,7 @@ pub(crate) fn open_state_read_only(dir: &Path, memory: &Memory) -> Result<DB, ro
 
 /// Opens the log for reading only.
 pub(crate) fn open_log_read_only(dir: &Path) -> Result<DB, rocksdb::Error> {
-    DB::open_for_read_only(&base(), dir, false)
+    DB::open_cf_descriptors_read_only(&base(), dir, log_families(&Memory::default()), false)
 }
 
 /// Enough for one row, or for a scan that reads each block once.

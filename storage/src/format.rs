@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::files;
 
 /// Version of everything under a data directory. Raised when an older binary could no longer read it.
-pub const FORMAT: u64 = 2;
+pub const FORMAT: u64 = 3;
 
 const FILE: &str = "identity";
 

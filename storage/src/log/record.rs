@@ -5,30 +5,24 @@ use prost::Message;
 
 use super::{LogError, LogPosition, LogRecord};
 
-const ENTRY: u8 = 1;
-
 /// Row of the vote.
-pub(super) const VOTE: &[u8] = b"\0vote";
+pub(super) const VOTE: &[u8] = b"vote";
 /// Row of the committed mark.
-pub(super) const COMMITTED: &[u8] = b"\0committed";
+pub(super) const COMMITTED: &[u8] = b"committed";
 /// Row of the last purged position.
-pub(super) const PURGED: &[u8] = b"\0purged";
+pub(super) const PURGED: &[u8] = b"purged";
 
-/// Key of an entry's row; all rows of one kind share one family, so that no kind holds back the write-ahead log.
-pub(super) fn entry_key(index: u64) -> [u8; 9] {
-    let mut key = [ENTRY; 9];
-    key[1..].copy_from_slice(&index.to_be_bytes());
-    key
+/// Key of an entry's row.
+pub(super) const fn entry_key(index: u64) -> [u8; 8] {
+    index.to_be_bytes()
 }
 
 /// First key behind all entries.
-pub(super) const ENTRIES_END: [u8; 1] = [ENTRY + 1];
+pub(super) const ENTRIES_END: [u8; 9] = [0xff; 9];
 
 /// Index of an entry's row.
 pub(super) fn entry_index(key: &[u8]) -> Option<u64> {
-    let (kind, index) = key.split_first()?;
-    (*kind == ENTRY).then_some(())?;
-    Some(u64::from_be_bytes(index.try_into().ok()?))
+    Some(u64::from_be_bytes(key.try_into().ok()?))
 }
 
 /// An entry as stored.

@@ -16,7 +16,7 @@ use super::torn::cut_tail;
 use super::view::View;
 use super::writer::{Change, Sync, Write, Writer, take_group};
 use super::{Bounds, Completion, LogEngine, LogError, LogPosition, LogRecord};
-use crate::db::Memory;
+use crate::db::{Memory, marks};
 
 /// The durable log of one replica.
 pub struct RocksLog {
@@ -116,7 +116,8 @@ fn cut_torn_tail(dir: &Path) -> bool {
 
 /// Reads both ends of a log and what is kept beside the entries.
 fn load(db: &DB) -> Result<View, LogError> {
-    let row = |key: &[u8]| db.get(key).map_err(read_error);
+    let marks = marks(db).map_err(LogError::Read)?;
+    let row = |key: &[u8]| db.get_cf(marks, key).map_err(read_error);
     let purged = row(PURGED)?.map(|bytes| decode_purge(&bytes)).transpose()?;
     let start = purged.map_or(0, |(position, _)| position.index + 1);
     let first = entry_from(db, IteratorMode::From(&entry_key(start), Direction::Forward))?;

@@ -11,11 +11,12 @@ use rocksdb::{DB, WriteBatch, WriteOptions};
 
 use super::record::{COMMITTED, ENTRIES_END, PURGED, Placed, VOTE, encode_entry, encode_purge, entry_key};
 use super::{Completion, LogPosition};
+use crate::db::marks;
 
 /// Bytes in one group: keeps one write short enough that a vote behind it does not wait for long.
 const GROUP_BYTES_MAX: u64 = 4 << 20;
 
-/// Purged bytes after which whole files are dropped without waiting for compaction; each time costs a manifest sync.
+/// Purged bytes after which whole files are dropped; each time costs a manifest sync.
 const DROP_FILES_BYTES: u64 = 64 << 20;
 
 /// One change of the log.
@@ -92,6 +93,7 @@ impl Writer {
 
     /// Applies a group in order, all or nothing.
     pub(super) fn write(&mut self, group: &[Write]) -> Result<Sync, String> {
+        let marks = marks(&self.db)?;
         let mut batch = WriteBatch::default();
         // Only the newest mark counts, and it may come before any entry of the group.
         let mut committed = None;
@@ -108,21 +110,21 @@ impl Writer {
                         batch.put(entry_key(placed.record.index), &self.scratch);
                     }
                 }
-                Change::Vote(vote) => batch.put(VOTE, vote),
+                Change::Vote(vote) => batch.put_cf(marks, VOTE, vote),
                 Change::Committed(mark) => committed = Some(mark),
                 Change::Nothing => {}
                 Change::TruncateFrom(index) => {
                     batch.delete_range(&entry_key(*index)[..], &ENTRIES_END[..]);
                 }
                 Change::Purge { upto, end_offset } => {
-                    batch.put(PURGED, encode_purge(*upto, *end_offset));
-                    batch.delete_range(entry_key(0), entry_key(upto.index + 1));
+                    // The mark is what purges. A deletion of the rows would span all files, and have them rewritten.
+                    batch.put_cf(marks, PURGED, encode_purge(*upto, *end_offset));
                     purged = Some((upto.index, *end_offset));
                 }
             }
         }
         if let Some(mark) = committed {
-            batch.put(COMMITTED, mark);
+            batch.put_cf(marks, COMMITTED, mark);
         }
         let mut options = WriteOptions::default();
         options.set_sync(sync == Sync::Done);
@@ -133,14 +135,15 @@ impl Writer {
         Ok(sync)
     }
 
-    /// Gives the space of purged entries back early. Failing costs space until the next compaction, nothing else.
+    /// Gives the space of purged entries back: files that hold nothing else go as a whole, and none is rewritten.
+    /// Failing costs space until the next time, nothing else.
     fn drop_files(&mut self, index: u64, end_offset: u64) {
         if end_offset - self.dropped_offset.min(end_offset) < DROP_FILES_BYTES {
             return;
         }
         self.dropped_offset = end_offset;
         if let Err(error) = self.db.delete_file_in_range(entry_key(0), entry_key(index)) {
-            tracing::warn!(%error, index, "files of purged log entries stay until compaction");
+            tracing::warn!(%error, index, "files of purged log entries stay for now");
         }
     }
 }

@@ -40,6 +40,7 @@ pub mod limits;
 mod machine;
 mod memory;
 mod pending;
+mod recent;
 mod refound;
 pub mod row;
 mod session;

@@ -12,6 +12,7 @@ use crate::apply;
 use crate::hash::StateHash;
 use crate::horizon::Horizon;
 use crate::pending::Pending;
+use crate::recent::Recent;
 use crate::row;
 use crate::session::Sessions;
 use crate::store::{Family, Step, Store, StoreError};
@@ -119,6 +120,7 @@ pub struct Machine<S: ?Sized> {
     live_keys: u64,
     position: Option<Position>,
     membership: Bytes,
+    recent: Recent,
     store: Arc<S>,
 }
 
@@ -152,7 +154,15 @@ impl<S: Store + ?Sized> Machine<S> {
         let position = (row.applied_index != 0 || row.applied_term != 0 || !row.membership.is_empty())
             .then_some(Position { index: row.applied_index, term: row.applied_term, leader: row.applied_leader });
         let hash = StateHash::from_halves(row.hash_high, row.hash_low);
-        Ok(Self { facts, hash, live_keys: row.live_keys, position, membership: row.membership, store })
+        let recent = Recent::default();
+        Ok(Self { facts, hash, live_keys: row.live_keys, position, membership: row.membership, recent, store })
+    }
+
+    /// Keeps at most so many bytes of latest versions in memory. Changes how fast the machine is and nothing it does.
+    #[must_use]
+    pub fn with_recent_bytes(mut self, bytes_max: usize) -> Self {
+        self.recent.limit(bytes_max);
+        self
     }
 
     /// Applies committed entries, in order, as one atomic batch.
@@ -161,7 +171,7 @@ impl<S: Store + ?Sized> Machine<S> {
     /// The replica must stop; nothing of this call was written, and the machine must not be used again.
     pub fn apply(&mut self, inputs: &[Input]) -> Result<Applied, ApplyError> {
         let store = Arc::clone(&self.store);
-        let mut pending = Pending::new(&*store, self.hash, self.live_keys);
+        let mut pending = Pending::new(&*store, &self.recent, self.hash, self.live_keys);
         let mut applied = Applied::default();
         pending.prefetch(inputs.iter().filter_map(Input::entry).flat_map(apply::keys).collect())?;
         for input in inputs {
@@ -180,11 +190,12 @@ impl<S: Store + ?Sized> Machine<S> {
             }
         }
         self.facts.sessions.write(&mut pending);
-        let Pending { mut batch, events, hash, live_keys, .. } = pending;
+        let Pending { mut batch, events, hash, live_keys, heads, .. } = pending;
         self.hash = hash;
         self.live_keys = live_keys;
         batch.put(Family::Meta, row::MACHINE, self.row().encode_to_vec());
         store.write(&batch)?;
+        self.recent.keep(heads);
         applied.events = events;
         Ok(applied)
     }

@@ -9,33 +9,45 @@ use quilt_proto::{Event, Record, Revision};
 
 use crate::hash::StateHash;
 use crate::machine::ApplyError;
+use crate::recent::Recent;
 use crate::row;
 use crate::store::{Batch, Family, Step, Store};
 
 /// Bytes of latest versions read ahead for one batch.
 const PREFETCH_BYTES_MAX: usize = 16 << 20;
 
-/// The latest version of a key, and its row as it is stored.
+/// The latest version of a key, and what its row adds to the hash.
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
     pub(crate) record: Arc<Record>,
-    row: Bytes,
+    hash: StateHash,
 }
 
 impl Head {
-    /// `None` for a tombstone.
-    fn decode(row: Bytes) -> Result<Option<Self>, ApplyError> {
+    /// A version to be stored, and its row. The record's bytes become those of the row: watchers hold them for a while,
+    /// and as pieces of a log entry they would hold all of it.
+    pub(crate) fn new(key: &[u8], record: &Record) -> Result<(Self, Bytes), ApplyError> {
+        let row = Bytes::from(record.encode_to_vec());
+        let head = Self::stored(key, row.clone())?.ok_or(ApplyError::Broken("a record encodes to nothing"))?;
+        Ok((head, row))
+    }
+
+    /// A version as it is stored; `None` for a tombstone.
+    fn stored(key: &[u8], row: Bytes) -> Result<Option<Self>, ApplyError> {
         if row.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Self { record: Arc::new(Record::decode(row.clone())?), row }))
+        let hash = StateHash::of(Family::Versions, key, &row);
+        Ok(Some(Self { record: Arc::new(Record::decode(row)?), hash }))
     }
 }
 
 /// Latest versions changed so far, rows to write, events to publish.
 pub(crate) struct Pending<'a, S: ?Sized> {
     store: &'a S,
-    heads: BTreeMap<Bytes, Option<Head>>,
+    recent: &'a Recent,
+    /// Latest versions read or changed; `None` where there is none.
+    pub(crate) heads: BTreeMap<Bytes, Option<Head>>,
     /// Rows to write.
     pub(crate) batch: Batch,
     /// Events in revision order.
@@ -47,8 +59,9 @@ pub(crate) struct Pending<'a, S: ?Sized> {
 }
 
 impl<'a, S: Store + ?Sized> Pending<'a, S> {
-    pub(crate) const fn new(store: &'a S, hash: StateHash, live_keys: u64) -> Self {
-        Self { store, heads: BTreeMap::new(), batch: Batch { writes: Vec::new() }, events: Vec::new(), hash, live_keys }
+    pub(crate) const fn new(store: &'a S, recent: &'a Recent, hash: StateHash, live_keys: u64) -> Self {
+        let batch = Batch { writes: Vec::new() };
+        Self { store, recent, heads: BTreeMap::new(), batch, events: Vec::new(), hash, live_keys }
     }
 
     /// The first `limit` rows with `from <= key < to` as they stand after this batch, and whether there are more.
@@ -83,9 +96,10 @@ impl<'a, S: Store + ?Sized> Pending<'a, S> {
         Ok((rows, more))
     }
 
-    /// Reads the latest versions of keys that the coming commands name, all at once: one by one each would cost a
-    /// cursor of the store. What is not read here is read when it is asked for.
+    /// Reads the latest versions of keys that the coming commands name and that are not at hand, all at once: one by one
+    /// each would cost a cursor of the store. What is not read here is read when it is asked for.
     pub(crate) fn prefetch(&mut self, mut keys: Vec<&Bytes>) -> Result<(), ApplyError> {
+        keys.retain(|key| self.recent.get(key).is_none());
         keys.sort_unstable();
         keys.dedup();
         let prefixes: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
@@ -105,45 +119,51 @@ impl<'a, S: Store + ?Sized> Pending<'a, S> {
         let mut found = found.into_iter().peekable();
         for (place, key) in keys.into_iter().enumerate().take(complete) {
             let row = found.next_if(|(at, _)| *at == place).map(|(_, row)| row);
-            self.heads.insert(key.clone(), row.map_or(Ok(None), Head::decode)?);
+            self.heads.insert(key.clone(), row.map_or(Ok(None), |row| Head::stored(key, row))?);
         }
         Ok(())
     }
 
     /// The latest version of `key`, expired or not; `None` when absent or deleted.
     pub(crate) fn head(&self, key: &[u8]) -> Result<Option<Head>, ApplyError> {
-        match self.heads.get(key) {
-            Some(head) => Ok(head.clone()),
-            None => head_in(self.store, key),
+        match (self.heads.get(key), self.recent.get(key)) {
+            (Some(head), _) => Ok(head.clone()),
+            (None, Some(head)) => Ok(Some(head.clone())),
+            (None, None) => head_in(self.store, key),
         }
     }
 
     /// Replaces the latest version of `key` (`None`: a tombstone at `revision`), keeping hash and expiry rows in step.
+    /// Gives the record back as it is kept.
     pub(crate) fn set_head(
         &mut self,
         key: &Bytes,
         revision: Revision,
         previous: Option<&Head>,
-        record: Option<Arc<Record>>,
-    ) {
+        record: Option<&Record>,
+    ) -> Result<Option<Arc<Record>>, ApplyError> {
         if let Some(previous) = previous {
-            self.hash.remove(Family::Versions, key, &previous.row);
+            self.hash.subtract(previous.hash);
             self.live_keys = self.live_keys.saturating_sub(1);
             if previous.record.expires_at_ms != 0 {
                 self.batch.delete(Family::Expiry, row::expiry(previous.record.expires_at_ms, key));
             }
         }
-        let head = record.map(|record| Head { row: record.encode_to_vec().into(), record });
+        let (head, row) = match record {
+            Some(record) => Head::new(key, record).map(|(head, row)| (Some(head), row))?,
+            None => (None, Bytes::new()),
+        };
         if let Some(head) = &head {
-            self.hash.add(Family::Versions, key, &head.row);
+            self.hash.replace(None, head.hash);
             self.live_keys += 1;
             if head.record.expires_at_ms != 0 {
                 self.batch.put(Family::Expiry, row::expiry(head.record.expires_at_ms, key), Bytes::new());
             }
         }
-        let row = head.as_ref().map(|head| head.row.clone()).unwrap_or_default();
         self.batch.put(Family::Versions, row::version(key, revision), row);
+        let kept = head.as_ref().map(|head| Arc::clone(&head.record));
         self.heads.insert(key.clone(), head);
+        Ok(kept)
     }
 
     /// Takes the latest version of `key`, stored as `value`, out of hash, count and expiry rows. Its row is the caller's.
@@ -154,6 +174,7 @@ impl<'a, S: Store + ?Sized> Pending<'a, S> {
         if record.expires_at_ms != 0 {
             self.batch.delete(Family::Expiry, row::expiry(record.expires_at_ms, key));
         }
+        self.heads.insert(Bytes::copy_from_slice(key), None);
         Ok(())
     }
 
@@ -180,5 +201,5 @@ fn head_in<S: Store + ?Sized>(store: &S, key: &[u8]) -> Result<Option<Head>, App
         row = Some(Bytes::copy_from_slice(value));
         Step::Stop
     })?;
-    row.map_or(Ok(None), Head::decode)
+    row.map_or(Ok(None), |row| Head::stored(key, row))
 }

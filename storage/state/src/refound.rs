@@ -17,6 +17,7 @@ use quilt_proto::{Key, Revision};
 use crate::hash::StateHash;
 use crate::machine::{ApplyError, Position};
 use crate::pending::Pending;
+use crate::recent::Recent;
 use crate::row;
 use crate::store::{Batch, Family, Store, for_each_row};
 
@@ -58,7 +59,8 @@ pub fn refound<S: Store + ?Sized>(store: &S, refounding: &Refounding<'_>) -> Res
     let before = MachineState::decode(machine)?;
     let revision = refounding.revision.max(Revision::new(before.revision).next());
     let hash = StateHash::from_halves(before.hash_high, before.hash_low);
-    let mut pending = Pending::new(store, hash, before.live_keys);
+    let recent = Recent::default();
+    let mut pending = Pending::new(store, &recent, hash, before.live_keys);
     let (mut clusters, mut forgotten) = (BTreeSet::new(), 0);
 
     // The newest version of a key comes first; of a key that is gone it is a tombstone.

@@ -25,7 +25,7 @@ pub(super) fn apply<S: Store + ?Sized>(
         let head = head.ok_or(ApplyError::Broken("an expiry row names a version that is not the latest"))?;
         let key = Key::from_bytes(bytes).map_err(|_| ApplyError::Broken("an expiry row names no key"))?;
         facts.revision = facts.revision.next();
-        change(pending, &key, facts.revision, facts.revision, Some(head), None);
+        change(pending, &key, facts.revision, facts.revision, Some(head), None)?;
     }
     Ok(())
 }

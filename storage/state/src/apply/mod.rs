@@ -64,14 +64,14 @@ pub(crate) fn change<S: Store + ?Sized>(
     revision: Revision,
     txn_end: Revision,
     previous: Option<Head>,
-    record: Option<Arc<Record>>,
-) {
+    record: Option<&Record>,
+) -> Result<(), ApplyError> {
     let (kind, stored) = match (&previous, &record) {
         (None, _) => (EventKind::Create, ChangeKind::Create),
         (Some(_), Some(_)) => (EventKind::Update, ChangeKind::Update),
         (Some(_), None) => (EventKind::Delete, ChangeKind::Delete),
     };
-    pending.set_head(key.bytes(), revision, previous.as_ref(), record.clone());
+    let record = pending.set_head(key.bytes(), revision, previous.as_ref(), record)?;
     let previous = previous.map(|head| head.record);
     let row = Change {
         key: key.bytes().clone(),
@@ -81,4 +81,5 @@ pub(crate) fn change<S: Store + ?Sized>(
     };
     pending.batch.put(Family::Changes, row::change(key.parts().cluster, revision), Bytes::from(row.encode_to_vec()));
     pending.events.push(Arc::new(Event { revision, txn_end, key: key.clone(), kind, record, previous }));
+    Ok(())
 }

@@ -1,7 +1,5 @@
 //! Transactions: compare, then change, all or nothing, exactly once.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use quilt_proto::state::{Applied, Expired, Put, Rejected, compare, op, outcome};
 use quilt_proto::{Compare, Key, Op, Outcome, Record, Revision, Txn};
@@ -64,7 +62,7 @@ fn run<S: Store + ?Sized>(facts: &mut Facts, pending: &mut Pending<'_, S>, txn: 
             Some(op::Kind::Put(put)) => self::put(facts, pending, key, put, last)?,
             Some(op::Kind::Delete(_)) => {
                 if let Some(previous) = pending.head(key.bytes())? {
-                    change(pending, key, facts.revision, last, Some(previous), None);
+                    change(pending, key, facts.revision, last, Some(previous), None)?;
                 }
             }
             None => return Err(ApplyError::Broken("an operation without kind passed the check")),
@@ -99,8 +97,7 @@ fn put<S: Store + ?Sized>(
         expires_at_ms: if put.ttl_ms == 0 { 0 } else { facts.cluster_time_ms.saturating_add(put.ttl_ms) },
         tags: put.tags.clone(),
     };
-    change(pending, key, revision, txn_end, previous, Some(Arc::new(record)));
-    Ok(())
+    change(pending, key, revision, txn_end, previous, Some(&record))
 }
 
 /// Inserts the decimal revision at `at`; 0 = nowhere.
@@ -143,9 +140,10 @@ fn check(facts: &Facts, txn: &Txn) -> Result<Vec<Key>, String> {
     if bytes > TXN_BYTES_MAX {
         return Err(format!("transaction of {bytes} bytes is over the limit of {TXN_BYTES_MAX} bytes"));
     }
-    let parse = |bytes: &Bytes| Key::from_bytes(bytes.clone()).map_err(|error| error.to_string());
-    let keys = txn.ops.iter().map(|op| parse(op_key(op))).collect::<Result<Vec<_>, _>>()?;
-    let compared = txn.compares.iter().map(|Compare { key, .. }| parse(key)).collect::<Result<Vec<_>, _>>()?;
+    let parse = |bytes: Bytes| Key::from_bytes(bytes).map_err(|error| error.to_string());
+    // Keys of events outlive the log entry: as pieces of it they would keep all of it in memory.
+    let keys = txn.ops.iter().map(|op| parse(Bytes::copy_from_slice(op_key(op)))).collect::<Result<Vec<_>, _>>()?;
+    let compared = txn.compares.iter().map(|Compare { key, .. }| parse(key.clone())).collect::<Result<Vec<_>, _>>()?;
     let clusters = keys.iter().chain(&compared).map(|key| key.parts().cluster);
     let own = keys
         .first()
