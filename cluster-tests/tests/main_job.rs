@@ -141,6 +141,7 @@ async fn kubectl_runs_a_deployment() -> Result<()> {
     })
     .await?;
 
+    three.run(&["label", "pods", "--selector=app=web", "tier=front"]).await?;
     two.run(&["scale", "deployment/web", "--replicas=8"]).await?;
     rolled_out(&three).await?;
     let pods = web_pods(&one).await?;

@@ -3,7 +3,7 @@
 use quilt_objects::hooks;
 use quilt_objects::kind::Kind;
 use quilt_objects::validate::FieldError;
-use quilt_objects::{default, place, validate};
+use quilt_objects::{place, validate};
 use serde_json::Value;
 
 use crate::problem::Problem;
@@ -23,7 +23,7 @@ pub(crate) enum Part {
 
 /// Makes a new object complete and checks it.
 pub(crate) fn create(kind: &Kind, object: &mut Value) -> Result<(), Problem> {
-    fill(kind, object);
+    hooks::complete(kind, object);
     hooks::prepare_for_create(kind, object);
     refuse(kind, object, &validate::create(kind, object))
 }
@@ -34,23 +34,22 @@ pub(crate) fn update(kind: &Kind, part: Part, old: &Value, new: &mut Value) -> R
         place::keep(new, old, &["metadata", "resourceVersion"]);
         return Ok(());
     }
-    fill(kind, new);
+    hooks::complete(kind, new);
+    // An object may be older than a default. It gets it as if it had been read with it, or the default would count as a
+    // change, and many fields must not change.
+    let mut old = old.clone();
+    hooks::complete(kind, &mut old);
     let status = (part == Part::Whole).then(|| place::get(new, &["status"]).cloned()).flatten();
     let prepared = if part == Part::Status { hooks::Part::Status } else { hooks::Part::Main };
-    hooks::prepare_for_update(kind, new, old, prepared);
+    hooks::prepare_for_update(kind, new, &old, prepared);
     if let Some(status) = status {
         place::set(new, &["status"], status);
     }
-    place::keep(new, old, &["metadata", "resourceVersion"]);
+    place::keep(new, &old, &["metadata", "resourceVersion"]);
     if part == Part::Status {
         return Ok(());
     }
-    refuse(kind, new, &validate::update(kind, new, old))
-}
-
-fn fill(kind: &Kind, object: &mut Value) {
-    default::fill(kind.node(), object);
-    (hooks::of(kind).defaults)(object);
+    refuse(kind, new, &validate::update(kind, new, &old))
 }
 
 fn refuse(kind: &Kind, object: &Value, errors: &[FieldError]) -> Result<(), Problem> {
@@ -58,4 +57,30 @@ fn refuse(kind: &Kind, object: &Value, errors: &[FieldError]) -> Result<(), Prob
         return Ok(());
     }
     Err(Problem::invalid(kind, place::text_or_empty(object, &["metadata", "name"]), errors))
+}
+
+#[cfg(test)]
+mod tests {
+    use quilt_objects::registry::registry;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A Pod from before a default existed can still be labelled, and has the default from then on.
+    #[test]
+    fn a_new_default_is_no_change() {
+        let kind = registry().kind("", "v1", "Pod").expect("in the table");
+        let metadata = json!({"name": "a", "namespace": "default", "uid": "u", "resourceVersion": "7"});
+        let old = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": metadata,
+            "spec": {"containers": [{"name": "c", "image": "i"}], "nodeName": "n"}, "status": {"phase": "Running"},
+        });
+        let mut new = old.clone();
+        place::set(&mut new, &["metadata", "labels"], json!({"tier": "x"}));
+        update(kind, Part::Main, &old, &mut new).expect("only a label changes");
+        assert_eq!(new["metadata"]["labels"], json!({"tier": "x"}));
+        assert_eq!(new["spec"]["enableServiceLinks"], json!(true));
+        place::set(&mut new, &["spec", "nodeName"], json!("other"));
+        assert!(update(kind, Part::Main, &old, &mut new).is_err(), "what must not change still must not");
+    }
 }

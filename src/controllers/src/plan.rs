@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::fields;
 use crate::moment::Moment;
-use crate::view::Loaded;
+use crate::view::{Loaded, complete};
 
 /// Most objects one plan writes; what is left over is planned next. Keeps a transaction far below the machine's limits
 /// (5,000 operations, 1 MiB).
@@ -80,8 +80,9 @@ impl Plan {
         Self::default()
     }
 
-    /// Makes `value`, whose name and namespace are those of `key`.
-    pub fn create(&mut self, key: Key, value: Value) {
+    /// Makes `value`, whose name and namespace are those of `key`, with the defaults that a client's object would get.
+    pub fn create(&mut self, key: Key, mut value: Value) {
+        complete(&key, &mut value);
         self.writes.push(Write::Create { key, value });
     }
 

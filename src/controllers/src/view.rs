@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use quilt_objects::hooks;
 use quilt_objects::kind::Scope;
 use quilt_objects::registry::registry;
 use quilt_objects::select::LabelSelector;
@@ -373,14 +374,24 @@ impl View<'_> {
     }
 }
 
+/// Fills in the defaults of the kind that is kept under `key`. Objects get them when they are made and when they are
+/// read: one may be older than a default, and must still equal what is made of it today.
+pub(crate) fn complete(key: &Key, value: &mut Value) {
+    let parts = key.parts();
+    if let Some(kind) = registry().stored(parts.group, parts.resource) {
+        hooks::complete(kind, value);
+    }
+}
+
 impl Loaded {
-    /// Parses a record.
+    /// Parses a record, with the defaults of this release.
     ///
     /// # Errors
     /// [`LoadError::Corrupt`].
     pub fn parse(key: &Key, record: &Record) -> Result<Self, LoadError> {
-        let value =
+        let mut value =
             serde_json::from_slice(&record.value).map_err(|source| LoadError::Corrupt { key: key.clone(), source })?;
+        complete(key, &mut value);
         Ok(Self {
             key: key.clone(),
             revision: Revision::new(record.mod_revision),

@@ -323,6 +323,13 @@ static HOOKS: &[(&str, &str, Hooks)] = &[
 /// A kind with nothing special at all: custom resources among them.
 static PLAIN: Hooks = Hooks::plain(&table::PLAIN);
 
+/// Fills in what an object of `kind` leaves open: every object that is stored went through this. Doing it twice changes
+/// nothing.
+pub fn complete(kind: &Kind, object: &mut Value) {
+    crate::default::fill(kind.node(), object);
+    (of(kind).defaults)(object);
+}
+
 /// The hooks of `kind`.
 #[must_use]
 pub fn of(kind: &Kind) -> &'static Hooks {

@@ -55,6 +55,12 @@ impl Registry {
         self.by_resource.get(&(group, version, plural)).and_then(|at| self.kinds.get(*at))
     }
 
+    /// The kind whose objects are stored under this group and plural.
+    pub fn stored(&self, group: &str, plural: &str) -> Option<&Kind> {
+        let stored_there = |kind: &&Kind| kind.storage_group == group && kind.plural == plural;
+        self.kinds.iter().filter(stored_there).find(|kind| kind.version == kind.storage_version)
+    }
+
     /// The served kind of this group, version and kind.
     pub fn kind(&self, group: &str, version: &str, kind: &str) -> Option<&Kind> {
         self.by_kind.get(&(group, version, kind)).and_then(|at| self.kinds.get(*at))

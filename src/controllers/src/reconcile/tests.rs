@@ -1,5 +1,7 @@
 //! What the controllers do together and one by one, over a cluster in memory. Plans print like diffs.
 
+use quilt_objects::registry::registry;
+use quilt_objects::{hooks, validate};
 use quilt_proto::Key;
 use serde_json::{Value, json};
 
@@ -72,6 +74,26 @@ fn a_deployment_brings_up_its_pods() {
     assert_eq!(condition(&world, &key, "Available"), ("True".into(), "MinimumReplicasAvailable".into()));
     assert_eq!(condition(&world, &key, "Progressing"), ("True".into(), "NewReplicaSetAvailable".into()));
     assert!(world.plan(Controller::Deployment, &key).writes.is_empty(), "nothing more to do");
+}
+
+/// What controllers make is as complete as what clients make: a Pod of theirs can be labelled, and nothing else of it
+/// counts as changed.
+#[test]
+fn pods_of_controllers_can_be_labelled() {
+    let mut world = World::new();
+    deployment(&mut world, 1, "web:1", &json!({"maxSurge": 1, "maxUnavailable": 0}));
+    workload(&mut world, 1);
+    world.settle();
+    let pods = world.all("", "pods");
+    assert_eq!(pods.len(), 2);
+    let kind = registry().kind("", "v1", "Pod").expect("in the table");
+    for (_, pod) in pods {
+        let mut labelled = pod.clone();
+        labelled["metadata"]["labels"]["tier"] = json!("x");
+        hooks::complete(kind, &mut labelled);
+        assert_eq!(labelled["spec"], pod["spec"]);
+        assert!(validate::update(kind, &labelled, &pod).is_empty());
+    }
 }
 
 /// A roll never asks for more than `replicas + maxSurge` Pods nor serves with fewer than `replicas - maxUnavailable`,

@@ -326,9 +326,7 @@ fn template(workload: &Value) -> Value {
     json!({
         "metadata": { "labels": labels, "annotations": annotations },
         "spec": {
-            "containers": [container], "restartPolicy": "Always", "dnsPolicy": "ClusterFirst",
-            "schedulerName": "default-scheduler", "securityContext": {}, "terminationGracePeriodSeconds": 30,
-            "serviceAccountName": "default", "serviceAccount": "default", "enableServiceLinks": true,
+            "containers": [container], "serviceAccountName": "default",
             "preemptionPolicy": "PreemptLowerPriority", "priority": 0,
         },
     })
