@@ -81,7 +81,7 @@ pub(super) async fn assemble(
     };
     let state_machine = StateMachine::new(machine, Arc::clone(&snapshots), listeners);
     let log_store = LogStore::new(Arc::clone(&log));
-    let network = Network { id, peers: Arc::clone(&peers) };
+    let network = Network { id, peers: Arc::clone(&peers), applied: Arc::clone(&applied) };
     let raft = Raft::new(id, Arc::new(config), network, log_store, state_machine);
     let raft: Raft = raft.await.map_err(|error| storage(&error))?;
 

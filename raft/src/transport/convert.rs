@@ -25,11 +25,12 @@ pub(crate) fn id_in(id: peer::LogId) -> LogId {
     log_id(id.term, id.index)
 }
 
-pub(crate) fn vote_request_out(request: &VoteRequest<TypeConfig>) -> peer::VoteRequest {
+pub(crate) fn vote_request_out(request: &VoteRequest<TypeConfig>, receiver_is_known: bool) -> peer::VoteRequest {
     peer::VoteRequest {
         vote: Some(vote_out(&request.vote)),
         last_log_id: request.last_log_id.as_ref().map(id_out),
         leadership_transfer: request.leadership_transfer,
+        receiver_is_known,
     }
 }
 

@@ -18,6 +18,7 @@ use openraft::{OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 
 use super::connection::Connection;
 use super::{PeerError, Peers, answer, convert, snapshot};
+use crate::applied::Applied;
 use crate::peer::AppendReply;
 use crate::peer::control_frame::Body;
 use crate::state_machine::SnapshotData;
@@ -30,6 +31,7 @@ const OPEN_STREAM_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct Network {
     pub(crate) id: u64,
     pub(crate) peers: Arc<Peers>,
+    pub(crate) applied: Arc<Applied>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,11 +47,13 @@ pub(crate) struct Client {
     address: String,
     role: Role,
     peers: Arc<Peers>,
+    applied: Arc<Applied>,
 }
 
 impl Network {
     fn client(&self, target: u64, node: &Node, role: Role) -> Client {
-        Client { id: self.id, target, address: node.addr.clone(), role, peers: Arc::clone(&self.peers) }
+        let (peers, applied) = (Arc::clone(&self.peers), Arc::clone(&self.applied));
+        Client { id: self.id, target, address: node.addr.clone(), role, peers, applied }
     }
 }
 
@@ -79,6 +83,10 @@ impl Client {
         let timeout = option.hard_ttl();
         let asked = self.connection()?.control(question, timeout).await;
         asked.map_err(|error| self.failed(action, timeout, &error))
+    }
+
+    fn vote_request(&self, rpc: &VoteRequest<TypeConfig>) -> crate::peer::VoteRequest {
+        convert::vote_request_out(rpc, self.applied.horizon().replicas.contains(&self.target))
     }
 
     fn failed(&self, action: RPCTypes, timeout: Duration, error: &PeerError) -> RPCError<TypeConfig> {
@@ -209,7 +217,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
     }
 
     async fn vote(&mut self, rpc: VoteRequest<TypeConfig>, option: RPCOption) -> Rpc<VoteResponse<TypeConfig>> {
-        let question = Body::Vote(convert::vote_request_out(&rpc));
+        let question = Body::Vote(self.vote_request(&rpc));
         match self.control(question, RPCTypes::Vote, &option).await? {
             Body::VoteReply(reply) => Ok(convert::vote_reply_in(reply)),
             _ => Err(unexpected()),
@@ -217,7 +225,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
     }
 
     async fn pre_vote(&mut self, rpc: VoteRequest<TypeConfig>, option: RPCOption) -> Rpc<VoteResponse<TypeConfig>> {
-        let question = Body::PreVote(convert::vote_request_out(&rpc));
+        let question = Body::PreVote(self.vote_request(&rpc));
         match self.control(question, RPCTypes::Vote, &option).await? {
             Body::VoteReply(reply) => Ok(convert::vote_reply_in(reply)),
             _ => Err(unexpected()),
@@ -274,6 +282,8 @@ impl RaftNetworkV2<TypeConfig> for Client {
 
 #[cfg(test)]
 mod tests {
+    use quilt_state::{Horizon, MemoryStore};
+
     use super::*;
     use crate::types::log_id;
 
@@ -282,7 +292,8 @@ mod tests {
     #[tokio::test]
     async fn a_dead_peer_is_dialled_no_more_often_than_asked() {
         let peers = Arc::new(Peers::default());
-        let mut network = Network { id: 1, peers };
+        let applied = Applied::new(Arc::new(MemoryStore::new()), Horizon::default(), 0, (0, 0));
+        let mut network = Network { id: 1, peers, applied: Arc::new(applied) };
         let mut client = network.new_client(2, &Node::new("127.0.0.1:1")).await;
         let option = || RPCOption::new(Duration::from_secs(1));
         let paused = futures::stream::pending::<AppendEntriesRequest<TypeConfig>>();

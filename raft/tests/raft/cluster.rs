@@ -318,3 +318,29 @@ async fn a_replica_that_lost_its_log_is_not_counted_on() {
     drop(admin);
     cluster.stop().await;
 }
+
+/// A replica that comes back without its log votes for nobody: together with one that lagged behind it would make a
+/// leader that lacks an acknowledged write. Once the third is back, all three hold the write.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_lost_its_log_elects_nobody() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    cluster.same_state().await;
+    let others: Vec<u64> = cluster.ids().into_iter().filter(|id| *id != leader).collect();
+    let [lagging, wiped] = others[..] else { unreachable!("three replicas") };
+    cluster.shut_down(lagging).await;
+    let kept = last(cluster.get(leader).propose(create("kept"), DEADLINE).await.expect("applied")).get();
+    cluster.shut_down(wiped).await;
+    cluster.empty(wiped);
+    cluster.shut_down(leader).await;
+    cluster.restart(wiped).await;
+    cluster.restart(lagging).await;
+    // Several times what an election takes.
+    let elected = tokio::time::timeout(Duration::from_secs(4), cluster.leader()).await;
+    assert_eq!(elected.ok(), None, "elected by a vote of one that had acknowledged what the leader lacks");
+    cluster.restart(leader).await;
+    cluster.leader().await;
+    cluster.wait_for_revision(kept).await;
+    cluster.same_state().await;
+    cluster.stop().await;
+}

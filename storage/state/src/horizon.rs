@@ -21,6 +21,8 @@ pub struct Horizon {
     pub floors: Arc<BTreeMap<String, u64>>,
     /// Clusters whose keys count as absent.
     pub dropped: Arc<BTreeSet<String>>,
+    /// Replicas that have ever been at work in this epoch.
+    pub replicas: Arc<BTreeSet<u64>>,
 }
 
 impl Horizon {

@@ -251,6 +251,7 @@ impl<S: Store + ?Sized> Machine<S> {
             applied_index: self.position.unwrap_or_default().index,
             floors: Arc::clone(&self.facts.floors),
             dropped: Arc::clone(&self.facts.dropped),
+            replicas: Arc::clone(self.facts.sessions.replicas()),
         }
     }
 

@@ -8,6 +8,7 @@
 //! holds depends only on the entries up to there, not on which of them were applied together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
@@ -54,6 +55,8 @@ pub(crate) enum Seen<'a> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Sessions {
     open: BTreeMap<u64, Open>,
+    /// Replicas that have a session: those that have ever been at work.
+    replicas: Arc<BTreeSet<u64>>,
     /// Rows that differ from what is stored: of a session (`None`) and of its chunks.
     changed: BTreeSet<(u64, Option<u64>)>,
 }
@@ -83,7 +86,12 @@ impl Sessions {
                 None => return Err(ApplyError::Broken("a session row has a malformed key")),
             }
         }
+        sessions.replicas = Arc::new(sessions.open.values().map(|open| open.session.replica).collect());
         Ok(sessions)
+    }
+
+    pub(crate) const fn replicas(&self) -> &Arc<BTreeSet<u64>> {
+        &self.replicas
     }
 
     pub(crate) fn seen(&self, session: u64, sequence: u64) -> Seen<'_> {
@@ -117,6 +125,9 @@ impl Sessions {
                     pending.delete_live(Family::Sessions, row::outcomes(id, chunk), stored);
                 }
             }
+        }
+        if !self.replicas.contains(&replica) {
+            Arc::make_mut(&mut self.replicas).insert(replica);
         }
         let row = Session { replica, answered_below: 0 };
         self.open.insert(session, Open { session: row, ..Open::default() });

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures::future::{Either, select};
 use futures::stream::{FuturesUnordered, StreamExt};
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::type_config::TypeConfigExt;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
@@ -14,7 +15,8 @@ use super::SILENCE_MAX;
 use super::frame::{self, Reader};
 use crate::peer::control_frame::Body;
 use crate::peer::{
-    AppendReply, ControlFrame, PingReply, ReadIndexReply, TransferReply, Welcome, append_reply, read_index_reply,
+    AppendReply, ControlFrame, PingReply, ReadIndexReply, TransferReply, VoteReply, Welcome, append_reply,
+    read_index_reply,
 };
 use crate::transport::Service;
 use crate::transport::convert;
@@ -114,6 +116,15 @@ async fn reply(service: &Service, question: ControlFrame) -> ControlFrame {
     ControlFrame { id: question.id, body: Some(body) }
 }
 
+/// Whether this replica's log is that of one that has just been made. The founding membership is entry 0 everywhere.
+///
+/// Raft counts on what a voter said it had stored: with its vote, one that lost it could make a leader of a candidate
+/// that lacks what was acknowledged (Ongaro, dissertation, section 3.8: a server that lost its state cannot safely rejoin
+/// under its identity).
+fn holds_nothing(service: &Service) -> bool {
+    service.raft.metrics().borrow_watched().last_log_index.is_none_or(|index| index == 0)
+}
+
 async fn decide(service: &Service, question: Body) -> Result<Body, String> {
     let raft = &service.raft;
     let text = |error: &dyn std::fmt::Display| error.to_string();
@@ -131,6 +142,14 @@ async fn decide(service: &Service, question: Body) -> Result<Body, String> {
                 Response::HigherVote(vote) => Some(append_reply::Result::HigherVote(convert::vote_out(&vote))),
             };
             Body::AppendReply(AppendReply { result })
+        }
+        Body::Vote(request) | Body::PreVote(request) if request.receiver_is_known && holds_nothing(service) => {
+            tracing::error!(
+                "this replica has been at work in this control plane and holds nothing of it any more: it votes for nobody \
+                 until a leader has brought it up; if none does, remove it and let it join anew under a new number"
+            );
+            let vote = Some(convert::vote_out(&raft.metrics().borrow_watched().vote));
+            Body::VoteReply(VoteReply { vote, granted: false, last_log_id: None })
         }
         Body::Vote(request) => {
             let reply = raft.vote(convert::vote_request_in(request)).await.map_err(|error| text(&error))?;
