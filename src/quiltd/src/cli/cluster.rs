@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::client::{Connection, duration};
 use crate::cli::confirm::Confirm;
-use crate::cli::form::Form;
+use crate::cli::form::Output;
 use crate::exit::{Failure, hinted};
 use crate::output;
 
@@ -23,8 +23,8 @@ use crate::output;
 pub(crate) struct Cluster {
     #[command(subcommand)]
     verb: Verb,
-    #[arg(short, long, global = true, default_value = "table", value_parser = Form::parse, value_name = "FORM", help = Form::HELP)]
-    output: Form,
+    #[command(flatten)]
+    output: Output,
     #[command(flatten)]
     connection: Connection,
 }

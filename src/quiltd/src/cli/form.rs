@@ -1,4 +1,4 @@
-//! [`Form`]: how an answer is shown, the same words with every command that has `-o`.
+//! [`Output`]: how an answer is shown, the same words with every command that has `-o`.
 
 use serde_json::Value;
 
@@ -6,9 +6,17 @@ use crate::cli::jsonpath::JsonPath;
 use crate::exit::Failure;
 use crate::output;
 
-/// What `-o` says.
+/// The flag `-o`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Output {
+    /// Output form: table, json, or jsonpath={.FIELD} for one value of the JSON form
+    #[arg(short, long, global = true, default_value = "table", value_parser = Form::parse, value_name = "FORM")]
+    output: Form,
+}
+
+/// What it says.
 #[derive(Clone, Debug)]
-pub(crate) enum Form {
+enum Form {
     /// Sentences and columns.
     Table,
     /// The answer as it came.
@@ -18,11 +26,7 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    /// For help: what may be said.
-    pub(crate) const HELP: &str = "Output form: table, json, or jsonpath={.FIELD} for one value of the JSON form";
-
-    /// Reads what was said.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, String> {
         match text.split_once('=') {
             None if text == "table" => Ok(Self::Table),
             None if text == "json" => Ok(Self::Json),
@@ -30,13 +34,15 @@ impl Form {
             _ => Err("expected table, json or jsonpath={.FIELD}".into()),
         }
     }
+}
 
+impl Output {
     /// Shows an answer; `table` is asked only when columns are wanted.
     pub(crate) fn show(&self, answer: &Value, table: impl FnOnce(&Value)) -> anyhow::Result<()> {
-        match self {
-            Self::Table => table(answer),
-            Self::Json => output::line(&serde_json::to_string_pretty(answer)?),
-            Self::JsonPath(path) => {
+        match &self.output {
+            Form::Table => table(answer),
+            Form::Json => output::line(&serde_json::to_string_pretty(answer)?),
+            Form::JsonPath(path) => {
                 let value =
                     path.of(answer).ok_or_else(|| Failure::NotFound(format!("the answer has no {path} now")))?;
                 output::line(&value.as_str().map_or_else(|| value.to_string(), str::to_owned));

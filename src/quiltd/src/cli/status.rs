@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use crate::cli::client::Connection;
-use crate::cli::form::Form;
+use crate::cli::form::Output;
 use crate::output;
 
 /// Show whether the control plane is healthy, who leads, and how far each replica has come.
@@ -16,8 +16,8 @@ use crate::output;
     after_help = "Examples:\n  quiltd status --ca ca.crt --token-file admin.key\n  quiltd status -o json --ca ca.crt --token-file admin.key\n  quiltd status -o jsonpath={.leader} --ca ca.crt --token-file admin.key"
 )]
 pub(crate) struct Status {
-    #[arg(short, long, default_value = "table", value_parser = Form::parse, value_name = "FORM", help = Form::HELP)]
-    output: Form,
+    #[command(flatten)]
+    output: Output,
     #[command(flatten)]
     connection: Connection,
 }

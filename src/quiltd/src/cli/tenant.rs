@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::cli::client::Connection;
 use crate::cli::confirm::Confirm;
-use crate::cli::form::Form;
+use crate::cli::form::Output;
 use crate::exit::{Failure, hinted};
 use crate::output;
 
@@ -21,8 +21,8 @@ use crate::output;
 pub(crate) struct Tenant {
     #[command(subcommand)]
     verb: Verb,
-    #[arg(short, long, global = true, default_value = "table", value_parser = Form::parse, value_name = "FORM", help = Form::HELP)]
-    output: Form,
+    #[command(flatten)]
+    output: Output,
     #[command(flatten)]
     connection: Connection,
 }

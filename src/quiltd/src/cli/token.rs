@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cli::client::{Connection, duration};
-use crate::cli::form::Form;
+use crate::cli::form::Output;
 use crate::output;
 
 /// Create, list and revoke replica tokens.
@@ -38,16 +38,16 @@ enum Verb {
         /// How many replicas it lets in.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100), value_name = "N")]
         uses: u64,
-        #[arg(short, long, default_value = "table", value_parser = Form::parse, value_name = "FORM", help = Form::HELP)]
-        output: Form,
+        #[command(flatten)]
+        output: Output,
     },
     /// List the tokens that still let somebody in.
     #[command(
         after_help = "Examples:\n  quiltd token list --ca ca.crt --token-file admin.key\n  quiltd token list -o json --ca ca.crt --token-file admin.key"
     )]
     List {
-        #[arg(short, long, default_value = "table", value_parser = Form::parse, value_name = "FORM", help = Form::HELP)]
-        output: Form,
+        #[command(flatten)]
+        output: Output,
     },
     /// End a token, effective at once on every replica. Replicas that joined by it stay.
     #[command(

@@ -1,14 +1,14 @@
 //! `quiltd version`.
 
-use crate::cli::form::Form;
+use crate::cli::form::Output;
 use crate::output;
 
 /// Version of this binary and of the Kubernetes API it claims.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  quiltd version\n  quiltd version -o jsonpath={.kubernetes}")]
 pub(crate) struct Version {
-    #[arg(short, long, default_value = "table", value_parser = Form::parse, value_name = "FORM", help = Form::HELP)]
-    output: Form,
+    #[command(flatten)]
+    output: Output,
 }
 
 impl Version {

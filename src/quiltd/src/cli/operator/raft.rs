@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cli::client::{Connection, duration};
-use crate::cli::form::Form;
+use crate::cli::form::Output;
 use crate::cli::{peer_address, status};
 use crate::exit::{Failure, Hinted};
 use crate::output;
@@ -35,8 +35,8 @@ enum Verb {
         after_help = "Examples:\n  quiltd operator raft list-peers --ca ca.crt --token-file admin.key\n  quiltd operator raft list-peers -o json --ca ca.crt --token-file admin.key"
     )]
     ListPeers {
-        #[arg(short, long, default_value = "table", value_parser = Form::parse, value_name = "FORM", help = Form::HELP)]
-        output: Form,
+        #[command(flatten)]
+        output: Output,
     },
     /// Add a replica as a learner. Its certificates are in place already, by hand; else use quiltd server --join.
     #[command(after_help = "Examples:\n  quiltd operator raft add 4 10.0.0.4:7443 --ca ca.crt --token-file admin.key")]

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::assemble::identity;
 use crate::cli::client::Connection;
 use crate::cli::confirm::Confirm;
-use crate::cli::form::Form;
+use crate::cli::form::Output;
 use crate::cli::operator::snapshot::{self, Replica};
 use crate::exit::{Failure, Hinted};
 use crate::output;
@@ -61,8 +61,8 @@ enum Verb {
         replica: Replica,
         #[command(flatten)]
         confirm: Confirm,
-        #[arg(short, long, default_value = "table", value_parser = Form::parse, value_name = "FORM", help = Form::HELP)]
-        output: Form,
+        #[command(flatten)]
+        output: Output,
     },
     /// Ask the running control plane whether the plan is in force.
     #[command(

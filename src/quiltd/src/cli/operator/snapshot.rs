@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::assemble::identity;
 use crate::cli::client::Connection;
 use crate::cli::confirm::Confirm;
-use crate::cli::form::Form;
+use crate::cli::form::Output;
 use crate::cli::server::member;
 use crate::exit::{Failure, Hinted};
 use crate::output;
@@ -49,8 +49,8 @@ enum Verb {
     Inspect {
         /// The backup.
         file: PathBuf,
-        #[arg(short, long, default_value = "table", value_parser = Form::parse, value_name = "FORM", help = Form::HELP)]
-        output: Form,
+        #[command(flatten)]
+        output: Output,
     },
     /// Read a backup to its end: checksums, hash of the state, and whether its rows agree with each other.
     #[command(after_help = "Examples:\n  quiltd operator snapshot verify backup.quilt")]
@@ -84,8 +84,8 @@ struct Restore {
     dry_run: bool,
     #[command(flatten)]
     confirm: Confirm,
-    #[arg(short, long, default_value = "table", value_parser = Form::parse, value_name = "FORM", help = Form::HELP)]
-    output: Form,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// The replica whose directory is made.
@@ -132,7 +132,7 @@ pub(super) fn describe(manifest: &Manifest) -> String {
     )
 }
 
-fn inspect(file: &Path, form: &Form) -> anyhow::Result<()> {
+fn inspect(file: &Path, form: &Output) -> anyhow::Result<()> {
     let manifest = quilt_storage::inspect_backup(file)?;
     let taken = i64::try_from(manifest.wall_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     let taken = taken.map(|at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()).unwrap_or_default();
