@@ -18,19 +18,26 @@ impl Confirm {
         if self.yes {
             return Ok(());
         }
-        let mut answers = std::io::stdin().lock();
-        if !std::io::stdin().is_terminal() {
+        agreed(question, || {
             let error = Failure::Refused(format!("nobody is there to ask: {question}"));
-            return Err(hinted(error, "say --yes to do it"));
-        }
-        // The question stays on its line, so that the answer stands behind it.
-        let mut out = std::io::stderr().lock();
-        write!(out, "{question} [y/N] ")?;
-        out.flush()?;
-        let mut answer = String::new();
-        answers.read_line(&mut answer)?;
-        if agrees(&answer) { Ok(()) } else { Err(Failure::Refused("nothing was changed".into()).into()) }
+            hinted(error, "say --yes to do it")
+        })
     }
+}
+
+/// Goes on only if the person at the terminal agrees; `nobody` is the error when no one is there to ask.
+pub(crate) fn agreed(question: &str, nobody: impl FnOnce() -> anyhow::Error) -> anyhow::Result<()> {
+    let mut answers = std::io::stdin().lock();
+    if !std::io::stdin().is_terminal() {
+        return Err(nobody());
+    }
+    // The question stays on its line, so that the answer stands behind it.
+    let mut out = std::io::stderr().lock();
+    write!(out, "{question} [y/N] ")?;
+    out.flush()?;
+    let mut answer = String::new();
+    answers.read_line(&mut answer)?;
+    if agrees(&answer) { Ok(()) } else { Err(Failure::Refused("nothing was changed".into()).into()) }
 }
 
 fn agrees(answer: &str) -> bool {

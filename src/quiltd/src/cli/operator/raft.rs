@@ -1,6 +1,5 @@
 //! `quiltd operator raft`: who belongs to the control plane, who votes, who leads.
 
-use std::io::{BufRead, IsTerminal};
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -8,9 +7,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cli::client::{Connection, duration};
+use crate::cli::confirm::agreed;
 use crate::cli::form::Output;
 use crate::cli::{peer_address, status};
-use crate::exit::{Failure, Hinted};
+use crate::exit::{Failure, hinted};
 use crate::output;
 
 /// List, add, promote, demote and remove replicas, and choose who leads.
@@ -159,17 +159,10 @@ impl Raft {
             return Ok(());
         }
         if !consent.yes {
-            let stdin = std::io::stdin();
-            if !stdin.is_terminal() {
-                return Err(Failure::Usage(format!("nobody can be asked whether to {verb} replica {id}")))
-                    .hint("add --yes to go ahead, or --dry-run to see what would happen");
-            }
-            output::note("go ahead? [y/N]");
-            let mut answer = String::new();
-            stdin.lock().read_line(&mut answer)?;
-            if !matches!(answer.trim(), "y" | "Y" | "yes") {
-                return Err(Failure::Refused("nothing was changed".into()).into());
-            }
+            agreed("go ahead?", || {
+                let error = Failure::Usage(format!("nobody can be asked whether to {verb} replica {id}"));
+                hinted(error, "add --yes to go ahead, or --dry-run to see what would happen")
+            })?;
         }
         act()
     }
