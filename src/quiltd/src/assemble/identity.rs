@@ -1,6 +1,7 @@
 //! [`Place`]: who this replica is: its certificates, keys, and what it puts into an empty state. Made at first start
 //! when the replica is alone.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -49,14 +50,13 @@ pub(crate) struct Membership {
 }
 
 /// As what the replica of this directory was let in, if it was.
-pub(crate) fn membership(data_dir: &std::path::Path) -> anyhow::Result<Option<Membership>> {
+pub(crate) fn membership(data_dir: &Path) -> anyhow::Result<Option<Membership>> {
     let file = ReplicaFiles::new(data_dir).bootstrap();
-    if !file.exists() {
-        return Ok(None);
-    }
-    let bootstrap: Bootstrap = serde_json::from_str(&files::read_private(&file)?)
-        .with_context(|| format!("'{}' is damaged", file.display()))?;
-    Ok(bootstrap.joined)
+    if file.exists() { Ok(bootstrap(&file)?.joined) } else { Ok(None) }
+}
+
+fn bootstrap(file: &Path) -> anyhow::Result<Bootstrap> {
+    serde_json::from_str(&files::read_private(file)?).with_context(|| format!("'{}' is damaged", file.display()))
 }
 
 /// Reads the replica's directory, filling it first when the replica is alone and new.
@@ -77,16 +77,14 @@ pub(crate) fn load(options: &Options) -> anyhow::Result<Place> {
 }
 
 /// Reads what a replica's directory says of it.
-pub(crate) fn read(data_dir: &std::path::Path) -> anyhow::Result<Place> {
+pub(crate) fn read(data_dir: &Path) -> anyhow::Result<Place> {
     let place = ReplicaFiles::new(data_dir);
-    let bootstrap: Bootstrap = serde_json::from_str(&files::read_private(&place.bootstrap())?)
-        .with_context(|| format!("'{}' is damaged", place.bootstrap().display()))?;
+    let bootstrap = bootstrap(&place.bootstrap())?;
     let mut root_key = [0; 32];
     hex::decode_to_slice(files::read_private(&place.root_key())?.trim(), &mut root_key)
         .with_context(|| format!("'{}' does not hold 32 bytes in hex", place.root_key().display()))?;
-    let pair = |(certificate, key): (std::path::PathBuf, std::path::PathBuf)| {
-        anyhow::Ok((files::read(&certificate)?, files::read_private(&key)?))
-    };
+    let pair =
+        |(certificate, key): (PathBuf, PathBuf)| anyhow::Ok((files::read(&certificate)?, files::read_private(&key)?));
     Ok(Place {
         control_plane: bootstrap.control_plane,
         root_key: RootKey::new(root_key),
@@ -104,7 +102,7 @@ pub(crate) fn read(data_dir: &std::path::Path) -> anyhow::Result<Place> {
 
 /// The authorities' keys, where they were made.
 fn authorities(place: &ReplicaFiles) -> anyhow::Result<Option<Authorities>> {
-    let pair = |certificate: std::path::PathBuf, key: std::path::PathBuf| {
+    let pair = |certificate: PathBuf, key: PathBuf| {
         let there = key.exists();
         there.then(|| anyhow::Ok(CaPair { certificate: files::read(&certificate)?, key: files::read_private(&key)? }))
     };
