@@ -8,12 +8,15 @@ use serde_json::json;
 
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Keeps it up to date until dropped.
-pub(super) async fn keep(replica: Replica, data_dir: std::path::PathBuf) {
+/// Keeps it up to date until `stop` completes.
+pub(super) async fn keep(replica: Replica, data_dir: std::path::PathBuf, stop: impl Future<Output = ()>) {
+    tokio::pin!(stop);
     loop {
         let about = json!({ "version": env!("CARGO_PKG_VERSION"), "disk_free_percent": disk_free_percent(&data_dir) });
         replica.describe(about.to_string());
-        tokio::time::sleep(EVERY).await;
+        if tokio::time::timeout(EVERY, &mut stop).await.is_ok() {
+            return;
+        }
     }
 }
 

@@ -128,7 +128,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     tasks.spawn(quilt_api::endpoints::run(Arc::clone(&api), stopped(stopping.clone())));
     tasks.spawn(finish_drops(replica.clone(), stopping.clone()));
     tasks.spawn(operator::queue::run(replica.clone(), stopped(stopping.clone())));
-    let about = tokio::spawn(about::keep(replica.clone(), options.data_dir.clone()));
+    tasks.spawn(about::keep(replica.clone(), options.data_dir.clone(), stopped(stopping.clone())));
     tasks.spawn(announce(replica.clone(), stopping.clone()));
     let kv = match options.kv_api {
         KvApi::Off => None,
@@ -151,7 +151,6 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         reason = replica.stopped() => Some(reason),
     };
     api.drain();
-    about.abort();
     stop.send_replace(true);
     while tasks.join_next().await.is_some() {}
     replica.shutdown().await;
@@ -190,11 +189,7 @@ async fn stopped(mut stopping: watch::Receiver<bool>) {
 async fn finish_drops(replica: Replica, stopping: watch::Receiver<bool>) {
     let stop = stopped(stopping);
     tokio::pin!(stop);
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(FINISH_DROPS_EVERY) => {}
-            () = &mut stop => return,
-        }
+    while tokio::time::timeout(FINISH_DROPS_EVERY, &mut stop).await.is_err() {
         if matches!(*replica.leadership().borrow(), Leadership::Leader(_)) {
             quilt_api::quilt::finish_drops(&replica, BOOTSTRAP_DEADLINE).await;
         }
