@@ -13,6 +13,7 @@ pub mod kubectl;
 pub mod pages;
 pub mod reader;
 pub mod rules;
+pub mod terminal;
 pub mod wait;
 pub mod watch;
 pub mod writers;

@@ -2,61 +2,19 @@
 //! standard output.
 
 use std::path::Path;
-use std::process::{Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use cluster_tests::binary;
 use cluster_tests::cluster::{Cluster, Shape};
+use cluster_tests::terminal::Terminal;
 use rustix::process::{Pid, Signal, kill_process};
-
-/// `quiltd` towards one control plane, with nobody at its terminal.
-struct Terminal {
-    address: String,
-    ca: String,
-    key: String,
-}
-
-impl Terminal {
-    fn of(cluster: &Cluster) -> Result<Self> {
-        let ca = cluster.manifest().ca.clone();
-        let key = Path::new(&ca).with_file_name("admin.key").display().to_string();
-        Ok(Self { address: cluster.replica(1)?.api.clone(), ca, key })
-    }
-
-    async fn run(&self, line: &str) -> Result<Output> {
-        let mut command = tokio::process::Command::new(binary::quiltd()?);
-        command.args(line.split_whitespace()).stdin(Stdio::null());
-        command.env("QUILTD_ADDRESS", &self.address).env("QUILTD_CA", &self.ca).env("QUILTD_TOKEN_FILE", &self.key);
-        command.output().await.context("quiltd cannot be started")
-    }
-
-    /// What it printed, when it succeeded.
-    async fn done(&self, line: &str) -> Result<String> {
-        let output = self.run(line).await?;
-        ensure!(output.status.success(), "quiltd {line}: {output:?}");
-        Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
-    }
-
-    /// That it ends with this code, says this first and something to do then, and answers nothing.
-    async fn refused(&self, line: &str, code: i32, error: &str, hint: &str) -> Result<()> {
-        let output = self.run(line).await?;
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let told = said.split_once("error: ").map_or("", |(_, told)| told);
-        ensure!(output.status.code() == Some(code), "quiltd {line}: {} instead of {code}\n{said}", output.status);
-        ensure!(told.starts_with(error), "quiltd {line} says:\n{said}");
-        ensure!(hint.is_empty() || told.contains(&format!("hint: {hint}")), "quiltd {line} hints:\n{said}");
-        ensure!(output.stdout.is_empty(), "quiltd {line} answers: {output:?}");
-        Ok(())
-    }
-}
 
 /// Each exit code is provoked, with its words: 1 failed, 2 usage, 3 not found, 4 unavailable, 5 refused, 6 timed out.
 #[tokio::test(flavor = "multi_thread")]
 async fn failures_are_told_with_their_code_and_what_to_do() -> Result<()> {
     let cluster = Cluster::start(Shape { replicas: 1, agents: 0 }).await?;
-    let terminal = Terminal::of(&cluster)?;
+    let terminal = Terminal::of(&cluster, 1)?;
     terminal.done("tenant create acme").await?;
-    let api_key = Path::new(&terminal.ca).with_file_name("api.key").display().to_string();
+    let api_key = Path::new(&cluster.manifest().ca).with_file_name("api.key").display().to_string();
     let http = cluster.replica(1)?.http.replace("http://", "");
     let backup = cluster.directory().join("cp.quilt").display().to_string();
     terminal.done(&format!("operator snapshot save {backup}")).await?;
@@ -95,10 +53,10 @@ async fn failures_are_told_with_their_code_and_what_to_do() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn tenants_and_clusters_are_kept_from_the_command_line() -> Result<()> {
     let cluster = Cluster::start(Shape { replicas: 1, agents: 0 }).await?;
-    let terminal = Terminal::of(&cluster)?;
+    let terminal = Terminal::of(&cluster, 1)?;
     let key = cluster.directory().join("acme.key");
     std::fs::write(&key, terminal.done("tenant create acme -o jsonpath={.api_key}").await?)?;
-    let acme = Terminal { key: key.display().to_string(), ..Terminal::of(&cluster)? };
+    let acme = terminal.with_key(&key);
     let id = acme.done("cluster create prod --pod-cidr 10.42.0.0/16 --node-cidr-prefix 24 -o jsonpath={.id}").await?;
     ensure!(acme.done("cluster list").await?.lines().any(|line| line.starts_with(&id) && line.contains("prod")));
     let token = acme.done("cluster join-token prod --uses 3 --ttl 10m -o jsonpath={.join_token}").await?;

@@ -1,45 +1,20 @@
 //! Who belongs to the control plane, changed with the real binary as an operator changes it.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::binary;
 use cluster_tests::client::{Client, Credential};
 use cluster_tests::cluster::{Cluster, Shape};
+use cluster_tests::terminal::Terminal;
 use cluster_tests::wait::until;
 use serde_json::{Value, json};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
-/// Runs `quiltd …` against one replica of a cluster, as its admin.
-async fn quiltd(cluster: &Cluster, through: u16, arguments: &[&str]) -> Result<Output> {
-    let ca = &cluster.manifest().ca;
-    let mut command = tokio::process::Command::new(binary::quiltd()?);
-    command.args(arguments).arg("--address").arg(&cluster.replica(through)?.api).arg("--ca").arg(ca);
-    command.arg("--token-file").arg(Path::new(ca).with_file_name("admin.key"));
-    command.output().await.context("quiltd cannot be started")
-}
-
-/// What it printed, when it succeeded.
-async fn done(cluster: &Cluster, through: u16, arguments: &[&str]) -> Result<String> {
-    let output = quiltd(cluster, through, arguments).await?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "quiltd {arguments:?}: {}\n{said}", output.status);
-    Ok(String::from_utf8(output.stdout)?)
-}
-
-/// That it ended with this code, and what it said then.
-async fn failed(cluster: &Cluster, through: u16, code: i32, arguments: &[&str]) -> Result<String> {
-    let output = quiltd(cluster, through, arguments).await?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.code() == Some(code), "quiltd {arguments:?}: {}\n{said}", output.status);
-    Ok(said)
-}
-
-async fn peers(cluster: &Cluster, through: u16) -> Result<Value> {
-    let list = done(cluster, through, &["operator", "raft", "list-peers", "-o", "json"]).await?;
-    Ok(serde_json::from_str(&list)?)
+async fn peers(terminal: &Terminal) -> Result<Value> {
+    Ok(serde_json::from_str(&terminal.done("operator raft list-peers -o json").await?)?)
 }
 
 fn voters(status: &Value) -> Vec<u64> {
@@ -107,16 +82,17 @@ async fn create(client: &Client, name: &str) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_join_all_at_once() -> Result<()> {
     let mut cluster = Cluster::start(Shape { replicas: 1, agents: 0 }).await?;
+    let terminal = Terminal::of(&cluster, 1)?;
     create(&cluster.admin(1)?, "before").await?;
     let token = cluster.directory().join("replica.token");
-    std::fs::write(&token, done(&cluster, 1, &["token", "create", "--uses", "3"]).await?)?;
+    std::fs::write(&token, terminal.done("token create --uses 3").await?)?;
     let token = token.to_str().context("a path of the test is text")?.to_owned();
     let mut joined = Vec::new();
     for n in 0..3 {
         joined.push(Joined::join(&cluster, &format!("joined-{n}"), 1, &token)?);
     }
     until("four replicas vote", || async {
-        let votes = voters(&peers(&cluster, 1).await?);
+        let votes = voters(&peers(&terminal).await?);
         let said = || joined.iter().map(Joined::said).collect::<Vec<_>>().join("\n--\n");
         ensure!(votes == [1, 2, 3, 4], "voters are {votes:?}\n{}", said());
         Ok(())
@@ -127,7 +103,7 @@ async fn replicas_join_all_at_once() -> Result<()> {
         until("it serves", || async { client.get(&format!("{MAPS}/before")).await?.expect(200).map(drop) }).await?;
         create(&client, &format!("through-{n}")).await?;
     }
-    ensure!(!done(&cluster, 1, &["token", "list"]).await?.contains("of 3"), "the token is not spent");
+    ensure!(!terminal.done("token list").await?.contains("of 3"), "the token is not spent");
     let mut late = Joined::join(&cluster, "late", 1, &token)?;
     let status = tokio::task::spawn_blocking(move || late.child.wait().map(|status| (status, late.said()))).await??;
     ensure!(!status.0.success() && status.1.contains("used up"), "{status:?}");
@@ -162,38 +138,36 @@ async fn an_operator_changes_who_votes() -> Result<()> {
     let [a, b] = cluster.ids().into_iter().filter(|id| *id != leader).collect::<Vec<_>>()[..] else {
         anyhow::bail!("there are not three")
     };
-    let (a_text, b_text) = (a.to_string(), b.to_string());
-    let table = done(&cluster, a, &["operator", "raft", "list-peers"]).await?;
+    let (on_a, on_b) = (Terminal::of(&cluster, a)?, Terminal::of(&cluster, b)?);
+    let table = on_a.done("operator raft list-peers").await?;
     ensure!(table.contains("leader") && table.contains("TRAILS LEADER BY"), "{table}");
-    let said = done(&cluster, b, &["operator", "raft", "transfer-leadership", &a_text]).await?;
+    let said = on_b.done(&format!("operator raft transfer-leadership {a}")).await?;
     ensure!(said.contains(&format!("replica {a} leads")), "{said}");
-    ensure!(peers(&cluster, b).await?["leader"] == a);
+    ensure!(peers(&on_b).await?["leader"] == a);
 
-    let demote = ["operator", "raft", "demote", &b_text];
-    let asked = failed(&cluster, a, 2, &demote).await?;
+    let demote = format!("operator raft demote {b}");
+    let asked = on_a.failed(&demote, 2).await?;
     ensure!(asked.contains("voters 3 -> 2") && asked.contains("--yes"), "{asked}");
-    ensure!(voters(&peers(&cluster, a).await?).len() == 3, "nothing was agreed to");
-    done(&cluster, a, &[&demote[..], &["--yes"]].concat()).await?;
-    ensure!(voters(&peers(&cluster, a).await?).len() == 2);
+    ensure!(voters(&peers(&on_a).await?).len() == 3, "nothing was agreed to");
+    on_a.done(&format!("{demote} --yes")).await?;
+    ensure!(voters(&peers(&on_a).await?).len() == 2);
     create(&cluster.admin(b)?, "through-a-learner").await?;
-    done(&cluster, b, &["operator", "raft", "promote", &b_text]).await?;
-    ensure!(voters(&peers(&cluster, a).await?).len() == 3);
+    on_b.done(&format!("operator raft promote {b}")).await?;
+    ensure!(voters(&peers(&on_a).await?).len() == 3);
 
     cluster.kill(b).await?;
-    let remove = ["operator", "raft", "remove", &leader.to_string(), "--yes"].map(str::to_owned);
-    let remove: Vec<&str> = remove.iter().map(String::as_str).collect();
     until("the loss is noticed", || async {
-        ensure!(peers(&cluster, a).await?["failures_tolerated"] == 0);
+        ensure!(peers(&on_a).await?["failures_tolerated"] == 0);
         Ok(())
     })
     .await?;
-    let refusal = failed(&cluster, a, 5, &remove).await?;
+    let refusal = on_a.failed(&format!("operator raft remove {leader} --yes"), 5).await?;
     ensure!(refusal.contains("1 of 2 voters would remain") && refusal.contains(&format!("remove {b}")), "{refusal}");
     for _ in 0..2 {
-        done(&cluster, a, &["operator", "raft", "remove", &b_text, "--yes"]).await?;
+        on_a.done(&format!("operator raft remove {b} --yes")).await?;
     }
-    ensure!(voters(&peers(&cluster, a).await?).len() == 2);
-    let unknown = failed(&cluster, a, 3, &["operator", "raft", "remove", "77", "--yes"]).await?;
+    ensure!(voters(&peers(&on_a).await?).len() == 2);
+    let unknown = on_a.failed("operator raft remove 77 --yes", 3).await?;
     ensure!(unknown.contains("no replica 77"), "{unknown}");
     create(&cluster.admin(a)?, "after").await?;
     cluster.passed();

@@ -1,37 +1,11 @@
 //! Backup, restore and the way out of a lost quorum, with the real binary as an operator uses it.
 
-use std::path::Path;
-use std::process::Output;
-
 use anyhow::{Context, Result, ensure};
-use cluster_tests::binary;
 use cluster_tests::cluster::{Cluster, Shape, items};
+use cluster_tests::terminal::Terminal;
 use serde_json::{Value, json};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
-
-/// Runs `quiltd operator …`.
-async fn operator(arguments: &[&str]) -> Result<Output> {
-    let mut command = tokio::process::Command::new(binary::quiltd()?);
-    command.arg("operator").args(arguments);
-    command.output().await.context("quiltd cannot be started")
-}
-
-/// What it printed, when it succeeded.
-async fn done(arguments: &[&str]) -> Result<String> {
-    let output = operator(arguments).await?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "quiltd operator {arguments:?}: {}\n{said}", output.status);
-    Ok(String::from_utf8(output.stdout)?)
-}
-
-/// That it was refused as unsafe, with this in its message.
-async fn refused(arguments: &[&str], text: &str) -> Result<()> {
-    let output = operator(arguments).await?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.code() == Some(5) && said.contains(text), "{arguments:?}: {}\n{said}", output.status);
-    Ok(())
-}
 
 /// The value of one of a replica's own flags.
 fn flag(cluster: &Cluster, id: u16, name: &str) -> Result<String> {
@@ -56,49 +30,31 @@ async fn names(cluster: &Cluster, through: u16) -> Result<Vec<String>> {
     Ok(names.filter(|name| name.starts_with("map-")).map(str::to_owned).collect())
 }
 
-struct Keys {
-    ca: String,
-    token: String,
-}
-
-impl Keys {
-    fn of(cluster: &Cluster) -> Result<Self> {
-        let ca = cluster.manifest().ca.clone();
-        let token = Path::new(&ca).with_file_name("admin.key");
-        Ok(Self { ca, token: token.to_str().context("a path of the test is text")?.to_owned() })
-    }
-}
-
 /// A backup taken through a follower holds what was acknowledged before; three replicas restored from it show that and
 /// nothing later, under a revision ahead of every one handed out, so that whoever watched is told to list anew.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_becomes_the_control_plane() -> Result<()> {
     let mut cluster = Cluster::start(Shape { replicas: 3, agents: 0 }).await?;
-    let keys = Keys::of(&cluster)?;
     let leader = cluster.leader().await?;
     let follower = *cluster.ids().iter().find(|id| **id != leader).context("there are three")?;
     create(&cluster, leader, "map-before").await?;
 
-    let backup = cluster.directory().join("backup.quilt");
-    let backup = backup.to_str().context("a path of the test is text")?.to_owned();
-    let address = cluster.replica(follower)?.api.clone();
-    done(&["snapshot", "save", &backup, "--address", &address, "--ca", &keys.ca, "--token-file", &keys.token]).await?;
-    done(&["snapshot", "verify", &backup]).await?;
-    let head: Value = serde_json::from_str(&done(&["snapshot", "inspect", &backup, "-o", "json"]).await?)?;
+    let terminal = Terminal::of(&cluster, follower)?;
+    let backup = cluster.directory().join("backup.quilt").display().to_string();
+    terminal.done(&format!("operator snapshot save {backup}")).await?;
+    terminal.done(&format!("operator snapshot verify {backup}")).await?;
+    let head = terminal.done(&format!("operator snapshot inspect {backup} -o json")).await?;
+    let head: Value = serde_json::from_str(&head)?;
     let newest = create(&cluster, leader, "map-after").await?;
 
     let ids = cluster.ids();
     cluster.kill_all(&ids).await?;
     let mut epoch: Option<String> = None;
     for id in &ids {
-        let (number, dir) = (id.to_string(), flag(&cluster, *id, "data-dir")?);
-        let members = flag(&cluster, *id, "initial-cluster")?;
-        let mut arguments = vec!["snapshot", "restore", &backup, "--data-dir", &dir, "--id", &number];
-        arguments.extend(["--yes", "--initial-cluster", &members]);
-        if let Some(epoch) = &epoch {
-            arguments.extend(["--epoch", epoch]);
-        }
-        let said = done(&arguments).await?;
+        let (dir, members) = (flag(&cluster, *id, "data-dir")?, flag(&cluster, *id, "initial-cluster")?);
+        let place = format!("--data-dir {dir} --id {id} --initial-cluster {members}");
+        let given = epoch.map(|epoch| format!("--epoch {epoch}")).unwrap_or_default();
+        let said = terminal.done(&format!("operator snapshot restore {backup} --yes {place} {given}")).await?;
         let named = said.split_once("epoch ").and_then(|(_, rest)| rest.split_once(','));
         epoch = Some(named.context("a restore names its epoch")?.0.to_owned());
     }
@@ -125,7 +81,6 @@ async fn a_backup_becomes_the_control_plane() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_quorum_is_recovered_from() -> Result<()> {
     let mut cluster = Cluster::start(Shape { replicas: 3, agents: 0 }).await?;
-    let keys = Keys::of(&cluster)?;
     let leader = cluster.leader().await?;
     for n in 0..20 {
         create(&cluster, leader, &format!("map-{n:02}")).await?;
@@ -138,24 +93,25 @@ async fn a_lost_quorum_is_recovered_from() -> Result<()> {
     let write = |name: &str, text: String| -> Result<String> {
         let path = cluster.directory().join(name);
         std::fs::write(&path, text)?;
-        Ok(path.to_str().context("a path of the test is text")?.to_owned())
+        Ok(path.display().to_string())
     };
-    let findings = write("findings.json", done(&["recover", "collect", "--data-dir", &dir]).await?)?;
-    let plan = write("plan.json", done(&["recover", "plan", &findings]).await?)?;
-    let number = survivor.to_string();
-    let alone = format!("{number}={}", flag(&cluster, survivor, "peer-listen")?);
-    let apply = ["recover", "apply", &plan, "--data-dir", &dir, "--id", &number, "--initial-cluster", &alone, "--yes"];
-    refused(&apply, "the quorum is not lost").await?;
+    let terminal = Terminal::of(&cluster, survivor)?;
+    let collect = format!("operator recover collect --data-dir {dir}");
+    let findings = write("findings.json", terminal.done(&collect).await?)?;
+    let plan = write("plan.json", terminal.done(&format!("operator recover plan {findings}")).await?)?;
+    let alone = format!("--id {survivor} --initial-cluster {survivor}={}", flag(&cluster, survivor, "peer-listen")?);
+    let apply = format!("operator recover apply {plan} --data-dir {dir} {alone} --yes");
+    let refused = terminal.failed(&apply, 5).await?;
+    ensure!(refused.contains("the quorum is not lost"), "{refused}");
 
     let others: Vec<u16> = cluster.ids().into_iter().filter(|id| *id != survivor).collect();
     cluster.kill_all(&others).await?;
-    done(&apply).await?;
-    let again = done(&apply).await?;
+    terminal.done(&apply).await?;
+    let again = terminal.done(&apply).await?;
     ensure!(again.contains("has been applied"), "asked again it says: {again}");
     cluster.restart(survivor)?;
     cluster.ready(survivor).await?;
-    let address = cluster.replica(survivor)?.api.clone();
-    done(&["recover", "verify", &plan, "--address", &address, "--ca", &keys.ca, "--token-file", &keys.token]).await?;
+    terminal.done(&format!("operator recover verify {plan}")).await?;
     ensure!(names(&cluster, survivor).await?.len() == 20, "acknowledged writes are missing");
 
     cluster.restart(leader)?;
