@@ -81,20 +81,8 @@ pub(crate) fn write_public(path: &Path, content: &[u8]) -> anyhow::Result<()> {
 }
 
 fn write(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> {
-    let directory = path.parent().context("a file needs a directory")?;
-    private_dir(directory)?;
-    let mut name = path.file_name().context("a file needs a name")?.to_os_string();
-    name.push(".new");
-    let new = directory.join(name);
-    let attempt = || -> std::io::Result<()> {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&new)?;
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        fs::File::open(directory)?.sync_all()
-    };
-    attempt().with_context(|| format!("cannot write '{}'", path.display()))
+    private_dir(path.parent().context("a file needs a directory")?)?;
+    replace(path, mode, std::iter::once(Ok(content)))
 }
 
 /// Writes a private file piece by piece, to be seen whole or not at all.
@@ -102,13 +90,23 @@ pub(crate) fn write_pieces(
     path: &Path,
     pieces: impl Iterator<Item = anyhow::Result<bytes::Bytes>>,
 ) -> anyhow::Result<()> {
+    replace(path, 0o600, pieces)
+}
+
+fn replace(
+    path: &Path,
+    mode: u32,
+    pieces: impl Iterator<Item = anyhow::Result<impl AsRef<[u8]>>>,
+) -> anyhow::Result<()> {
     let mut name = path.file_name().context("a file needs a name")?.to_os_string();
     name.push(".new");
     let new = path.with_file_name(name);
     let written = || -> anyhow::Result<()> {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&new)?;
+        // One that was left behind has the mode it was made with.
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
         for piece in pieces {
-            file.write_all(&piece?)?;
+            file.write_all(piece?.as_ref())?;
         }
         file.sync_all()?;
         fs::rename(&new, path)?;
