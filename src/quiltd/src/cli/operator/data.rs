@@ -78,7 +78,8 @@ fn check(Place { data_dir }: &Place) -> anyhow::Result<()> {
     }
 }
 
-fn identity(data_dir: &Path) -> anyhow::Result<Identity> {
+/// Whose data it is.
+pub(super) fn identity(data_dir: &Path) -> anyhow::Result<Identity> {
     let identity = Home::identity_of(data_dir)?;
     Ok(identity.ok_or_else(|| Failure::NotFound(format!("'{}' holds no data of a replica", data_dir.display())))?)
 }

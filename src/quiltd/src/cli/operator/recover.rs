@@ -14,6 +14,7 @@ use crate::assemble::identity;
 use crate::cli::client::Connection;
 use crate::cli::confirm::Confirm;
 use crate::cli::form::Output;
+use crate::cli::operator::data;
 use crate::cli::operator::snapshot::{self, Replica};
 use crate::exit::{Failure, Hinted};
 use crate::output;
@@ -125,9 +126,7 @@ fn read<T: serde::de::DeserializeOwned>(file: &std::path::Path) -> anyhow::Resul
 }
 
 fn open(data_dir: &std::path::Path) -> anyhow::Result<Home> {
-    let identity = Home::identity_of(data_dir)?
-        .ok_or_else(|| Failure::NotFound(format!("'{}' holds no data of a replica", data_dir.display())))?;
-    Home::open(data_dir, identity).context("the data directory cannot be used")
+    Home::open(data_dir, data::identity(data_dir)?).context("the data directory cannot be used")
 }
 
 fn collect(data_dir: &std::path::Path) -> anyhow::Result<Findings> {
