@@ -18,18 +18,18 @@ const RESOURCE: &str = "authorities";
 const SERVING: &str = "serving";
 const PEER: &str = "peer";
 
-/// A certificate authority: both texts PEM.
+/// A certificate and its private key, PEM.
 #[derive(Clone)]
-pub struct CaPair {
-    /// Its certificate.
+pub struct PemPair {
+    /// The certificate.
     pub certificate: String,
     /// Its private key.
     pub key: String,
 }
 
-impl std::fmt::Debug for CaPair {
+impl std::fmt::Debug for PemPair {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CaPair").field("certificate", &self.certificate).finish_non_exhaustive()
+        f.debug_struct("PemPair").field("certificate", &self.certificate).finish_non_exhaustive()
     }
 }
 
@@ -37,9 +37,9 @@ impl std::fmt::Debug for CaPair {
 #[derive(Clone, Debug)]
 pub struct Authorities {
     /// Signs what clients and agents see.
-    pub serving: CaPair,
+    pub serving: PemPair,
     /// Signs what replicas see of each other.
-    pub peer: CaPair,
+    pub peer: PemPair,
 }
 
 impl Roster {
@@ -70,13 +70,13 @@ impl Roster {
     /// # Errors
     /// See [`RosterError`]; [`RosterError::Stored`] when they do not open under this root key.
     pub fn authorities(view: &View, root: &RootKey) -> Result<Option<Authorities>, RosterError> {
-        let pair = |name: &str| -> Result<Option<CaPair>, RosterError> {
+        let pair = |name: &str| -> Result<Option<PemPair>, RosterError> {
             let Some(record) = view.get(&key(name)?)? else { return Ok(None) };
             let record: Value = serde_json::from_slice(&record.value).map_err(unusable)?;
             let sealed = STANDARD.decode(text(&record, "/sealed_key")).map_err(unusable)?;
             let plain = seal::open(root, name.as_bytes(), &sealed).map_err(unusable)?;
             let certificate = text(&record, "/certificate").to_owned();
-            Ok(Some(CaPair { certificate, key: String::from_utf8(plain).map_err(unusable)? }))
+            Ok(Some(PemPair { certificate, key: String::from_utf8(plain).map_err(unusable)? }))
         };
         Ok(pair(SERVING)?.zip(pair(PEER)?).map(|(serving, peer)| Authorities { serving, peer }))
     }

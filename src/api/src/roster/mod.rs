@@ -19,7 +19,7 @@ use crate::commit::{Plan, Refusal, settle};
 use crate::query::DryRun;
 use crate::store::put_record;
 
-pub use authorities::{Authorities, CaPair};
+pub use authorities::{Authorities, PemPair};
 pub(crate) use tokens::RESOURCE as REPLICA_TOKENS;
 pub use tokens::{NewToken, TokenFacts};
 

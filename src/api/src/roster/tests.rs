@@ -91,7 +91,7 @@ async fn tokens_are_revoked() {
 #[tokio::test]
 async fn authorities_are_kept_sealed() {
     let roster = roster().await;
-    let pair = |name: &str| CaPair { certificate: format!("{name} certificate"), key: format!("{name} key") };
+    let pair = |name: &str| PemPair { certificate: format!("{name} certificate"), key: format!("{name} key") };
     let root = RootKey::new([7; 32]);
     let first = Authorities { serving: pair("serving"), peer: pair("peer") };
     roster.keep_authorities(&root, &first).await.expect("kept");

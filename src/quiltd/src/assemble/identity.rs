@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use quilt_api::roster::{Authorities, CaPair};
+use quilt_api::roster::{Authorities, PemPair};
 use quilt_api::{AgentCredential, RootKey};
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
@@ -25,8 +25,8 @@ pub(crate) struct Place {
     pub(crate) control_plane: String,
     pub(crate) root_key: RootKey,
     pub(crate) first: First,
-    serving: (String, String),
-    peer: (String, String),
+    serving: PemPair,
+    peer: PemPair,
     peer_ca: String,
 }
 
@@ -83,8 +83,6 @@ pub(crate) fn read(data_dir: &Path) -> anyhow::Result<Place> {
     let mut root_key = [0; 32];
     hex::decode_to_slice(files::read_private(&place.root_key())?.trim(), &mut root_key)
         .with_context(|| format!("'{}' does not hold 32 bytes in hex", place.root_key().display()))?;
-    let pair =
-        |(certificate, key): (PathBuf, PathBuf)| anyhow::Ok((files::read(&certificate)?, files::read_private(&key)?));
     Ok(Place {
         control_plane: bootstrap.control_plane,
         root_key: RootKey::new(root_key),
@@ -94,20 +92,17 @@ pub(crate) fn read(data_dir: &Path) -> anyhow::Result<Place> {
             serving_ca_pem: files::read(&place.serving_ca())?,
             authorities: authorities(&place)?,
         },
-        serving: pair(place.serving())?,
-        peer: pair(place.peer())?,
+        serving: files::read_pair(&place.serving())?,
+        peer: files::read_pair(&place.peer())?,
         peer_ca: files::read(&place.peer_ca())?,
     })
 }
 
 /// The authorities' keys, where they were made.
 fn authorities(place: &ReplicaFiles) -> anyhow::Result<Option<Authorities>> {
-    let pair = |certificate: PathBuf, key: PathBuf| {
-        let there = key.exists();
-        there.then(|| anyhow::Ok(CaPair { certificate: files::read(&certificate)?, key: files::read_private(&key)? }))
-    };
-    let serving = pair(place.serving_ca(), place.serving_ca_key()).transpose()?;
-    let peer = pair(place.peer_ca(), place.peer_ca_key()).transpose()?;
+    let pair = |place: (PathBuf, PathBuf)| place.1.exists().then(|| files::read_pair(&place)).transpose();
+    let serving = pair((place.serving_ca(), place.serving_ca_key()))?;
+    let peer = pair((place.peer_ca(), place.peer_ca_key()))?;
     Ok(serving.zip(peer).map(|(serving, peer)| Authorities { serving, peer }))
 }
 
@@ -214,26 +209,26 @@ impl Place {
     pub(crate) fn acceptor(&self) -> anyhow::Result<TlsAcceptor> {
         let mut config = rustls::ServerConfig::builder()
             .with_no_client_auth()
-            .with_single_cert(self.serving_chain()?, private_key(&self.serving.1)?)
+            .with_single_cert(self.serving_chain()?, private_key(&self.serving.key)?)
             .context("the serving certificate does not fit its key")?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 
     fn serving_chain(&self) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-        certificates(&self.serving.0)
+        certificates(&self.serving.certificate)
     }
 
     /// What the control plane shows to agents.
     pub(crate) fn agent_credential(&self) -> anyhow::Result<AgentCredential> {
-        Ok(AgentCredential { chain: self.serving_chain()?, key: private_key(&self.serving.1)? })
+        Ok(AgentCredential { chain: self.serving_chain()?, key: private_key(&self.serving.key)? })
     }
 
     /// What other replicas know this one by.
     pub(crate) fn peer_identity(&self) -> anyhow::Result<quilt_raft::PeerIdentity> {
         Ok(quilt_raft::PeerIdentity {
-            certificates: certificates(&self.peer.0)?,
-            key: private_key(&self.peer.1)?,
+            certificates: certificates(&self.peer.certificate)?,
+            key: private_key(&self.peer.key)?,
             roots: certificates(&self.peer_ca)?,
         })
     }

@@ -12,7 +12,7 @@ use crate::cli::render_kubeconfig;
 use crate::dev::{Options, ports};
 use crate::exit::{Failure, Hinted};
 use crate::secret;
-use crate::tls::authority::{Authority, Pair};
+use crate::tls::authority::Authority;
 use crate::tls::files::{self, ReplicaFiles};
 
 /// File by which a directory is known to be ours; locked while a `quiltd dev` runs in it.
@@ -244,13 +244,12 @@ fn keys(path: &Path) -> anyhow::Result<Keys> {
 }
 
 fn authority(stem: &Path, common_name: &str) -> anyhow::Result<Authority> {
-    let (certificate, key) = (stem.with_extension("crt"), stem.with_extension("key"));
-    if certificate.exists() {
-        let pair = Pair { certificate: files::read(&certificate)?, key: files::read_private(&key)? };
-        return Ok(Authority::from_pair(pair));
+    let place = (stem.with_extension("crt"), stem.with_extension("key"));
+    if place.0.exists() {
+        return Ok(Authority::from_pair(files::read_pair(&place)?));
     }
     let authority = Authority::create(common_name)?;
-    files::write_pair(&(certificate, key), authority.pair())?;
+    files::write_pair(&place, authority.pair())?;
     Ok(authority)
 }
 

@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use quilt_api::authn::Digest;
-use quilt_api::roster::{Authorities, Roster};
+use quilt_api::roster::{Authorities, PemPair, Roster};
 use quilt_raft::Consistency;
 use rcgen::CertificateSigningRequestParams;
 use serde::Deserialize;
@@ -20,7 +20,7 @@ use crate::assemble::identity;
 use crate::cli::peer_address;
 use crate::join::token::{ReplicaToken, ca_hash};
 use crate::join::{JoinRequest, Joined};
-use crate::tls::authority::{Authority, Pair};
+use crate::tls::authority::Authority;
 
 /// Bounds of a token's life, in seconds.
 const TTL_SECS: std::ops::RangeInclusive<u64> = 60..=86_400;
@@ -149,9 +149,7 @@ fn sign(
     serving: &CertificateSigningRequestParams,
     peer: &CertificateSigningRequestParams,
 ) -> anyhow::Result<(String, String)> {
-    let authority = |pair: &quilt_api::roster::CaPair| {
-        Authority::from_pair(Pair { certificate: pair.certificate.clone(), key: pair.key.clone() })
-    };
+    let authority = |pair: &PemPair| Authority::from_pair(pair.clone());
     let (common_name, server) = (identity::common_name(id), identity::serving_names(names));
     let serving =
         authority(&authorities.serving).sign(identity::serving_subject(&common_name, server), &serving.public_key)?;

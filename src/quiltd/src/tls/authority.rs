@@ -6,23 +6,15 @@
 use std::net::IpAddr;
 
 use anyhow::Context;
+use quilt_api::roster::PemPair;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PublicKeyData, SanType,
 };
 
-/// PEM texts of a certificate and its private key.
-#[derive(Clone)]
-pub(crate) struct Pair {
-    /// Certificate, PEM.
-    pub(crate) certificate: String,
-    /// Private key, PKCS #8 PEM.
-    pub(crate) key: String,
-}
-
 /// A certificate authority with its key at hand.
 pub(crate) struct Authority {
-    pair: Pair,
+    pair: PemPair,
 }
 
 /// Who a leaf is for.
@@ -53,23 +45,23 @@ impl Authority {
             vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
         valid_for(&mut params, CA_DAYS);
         let certificate = params.self_signed(&key)?.pem();
-        Ok(Self { pair: Pair { certificate, key: key.serialize_pem() } })
+        Ok(Self { pair: PemPair { certificate, key: key.serialize_pem() } })
     }
 
     /// An authority made before.
-    pub(crate) const fn from_pair(pair: Pair) -> Self {
+    pub(crate) const fn from_pair(pair: PemPair) -> Self {
         Self { pair }
     }
 
     /// Certificate and key.
-    pub(crate) const fn pair(&self) -> &Pair {
+    pub(crate) const fn pair(&self) -> &PemPair {
         &self.pair
     }
 
     /// Makes a key and signs a leaf for it.
-    pub(crate) fn issue(&self, subject: Subject<'_>) -> anyhow::Result<Pair> {
+    pub(crate) fn issue(&self, subject: Subject<'_>) -> anyhow::Result<PemPair> {
         let key = KeyPair::generate()?;
-        Ok(Pair { certificate: self.sign(subject, &key)?, key: key.serialize_pem() })
+        Ok(PemPair { certificate: self.sign(subject, &key)?, key: key.serialize_pem() })
     }
 
     /// Signs a leaf that both serves and authenticates as a client, for a key that is somebody else's to keep. Gives its

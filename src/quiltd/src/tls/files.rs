@@ -6,8 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-
-use crate::tls::authority::Pair;
+use quilt_api::roster::PemPair;
 
 /// Files of one replica, below its data directory.
 pub(crate) struct ReplicaFiles {
@@ -122,9 +121,14 @@ fn replace(
 }
 
 /// Writes certificate and key.
-pub(crate) fn write_pair((certificate, key): &(PathBuf, PathBuf), pair: &Pair) -> anyhow::Result<()> {
+pub(crate) fn write_pair((certificate, key): &(PathBuf, PathBuf), pair: &PemPair) -> anyhow::Result<()> {
     write_private(key, pair.key.as_bytes())?;
     write_public(certificate, pair.certificate.as_bytes())
+}
+
+/// Reads certificate and key.
+pub(crate) fn read_pair((certificate, key): &(PathBuf, PathBuf)) -> anyhow::Result<PemPair> {
+    Ok(PemPair { certificate: read(certificate)?, key: read_private(key)? })
 }
 
 /// Reads a text file, naming it when that fails.
