@@ -24,11 +24,12 @@ pub(crate) fn reached_at(listen: SocketAddr) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, listen.port()))
 }
 
-/// Names and addresses under which clients may know this host when nothing else is said.
-pub(crate) fn names(listen: SocketAddr) -> Vec<String> {
+/// Names and addresses under which clients may know this host: those it finds out itself, and those it is told.
+pub(crate) fn names(listen: SocketAddr, advertise: Option<SocketAddr>, given: &[String]) -> Vec<String> {
     let own = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
-    let addresses = specified(listen.ip()).into_iter().chain(outgoing()).map(|ip| ip.to_string());
-    own.into_iter().filter(|name| !name.is_empty()).chain(addresses).collect()
+    let own = own.filter(|name| !name.is_empty());
+    let addresses = specified(listen.ip()).into_iter().chain(outgoing()).chain(advertise.map(|address| address.ip()));
+    own.into_iter().chain(addresses.map(|ip| ip.to_string())).chain(given.iter().cloned()).collect()
 }
 
 #[cfg(test)]
@@ -42,6 +43,6 @@ mod tests {
         assert_eq!(reached_at(given), Some(given));
         let all = reached_at("0.0.0.0:7443".parse().expect("an address"));
         assert!(all.is_none_or(|found| !found.ip().is_unspecified() && found.port() == 7443));
-        assert!(names(given).contains(&"10.0.0.2".to_owned()));
+        assert!(names(given, None, &[]).contains(&"10.0.0.2".to_owned()));
     }
 }

@@ -112,9 +112,7 @@ fn make(options: &Options, place: &ReplicaFiles) -> anyhow::Result<()> {
     let peer_ca = Authority::create("quiltd peer CA")?;
     write_authorities(place, &serving_ca, &peer_ca)?;
     let admin_key = secret::credential("qa_")?;
-    let mut names = host::names(options.listen);
-    names.extend(options.advertise.map(|address| address.ip().to_string()));
-    names.extend(options.names.iter().cloned());
+    let names = host::names(options.listen, options.advertise, &options.names);
     issue(place, options.id, &serving_ca, &peer_ca, &names)?;
     files::write_private(&place.root_key(), hex::encode(secret::random()?).as_bytes())?;
     write_bootstrap(place, &uuid::Uuid::new_v4().to_string(), &admin_key, None)?;

@@ -112,9 +112,7 @@ impl Server {
         if self.peer_listen.port() == 0 {
             return Err(Failure::Usage("--peer-listen needs a port that stays the same".into()).into());
         }
-        let mut names = host::names(self.listen);
-        names.extend(self.advertise.map(|address| address.ip().to_string()));
-        names.extend(self.name.iter().cloned());
+        let names = host::names(self.listen, self.advertise, &self.name);
         Ok(Joining { url, token_file, data_dir: self.data_dir.clone(), address, names })
     }
 
