@@ -8,7 +8,7 @@ use quilt_state::Family;
 use rocksdb::{DB, IteratorMode, ReadOptions};
 
 use crate::db::{self, Memory};
-use crate::home::{Home, HomeError};
+use crate::home::{self, Home, HomeError};
 use crate::log::check_entries;
 use crate::snapshot::machine_state;
 use crate::state::cf;
@@ -63,9 +63,8 @@ pub fn check(dir: &Path) -> Result<Report, HomeError> {
 }
 
 fn current(dir: &Path) -> PathBuf {
-    let states = dir.join("state");
-    let name = std::fs::read_to_string(states.join("CURRENT")).unwrap_or_default();
-    states.join(name.trim())
+    let name = std::fs::read_to_string(home::pointer(dir)).unwrap_or_default();
+    home::states(dir).join(name.trim())
 }
 
 fn count_rows(db: &DB, family: Family) -> Result<u64, String> {

@@ -26,7 +26,7 @@ use crate::db::{self, Memory, Presence};
 use crate::files;
 use crate::format::{self, FormatError, Identity, Stored};
 use crate::log::{LogEngine, LogError, RocksLog};
-use crate::snapshot::{SnapshotError, Snapshots};
+use crate::snapshot::{SnapshotError, Snapshots, io_error};
 use crate::state::{RocksStore, failed};
 
 /// What went wrong while a data directory was opened.
@@ -41,7 +41,7 @@ pub enum HomeError {
     /// The state does not open.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The snapshots cannot be taken over.
+    /// The snapshots cannot be taken over, or a file or directory could not be read or written.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     /// Another process uses the directory.
@@ -74,15 +74,6 @@ pub enum HomeError {
         dir: PathBuf,
         /// What is missing.
         reason: String,
-    },
-    /// A file or directory could not be read or written.
-    #[error("{path}: {source}")]
-    Io {
-        /// Which one.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
     },
 }
 
@@ -189,11 +180,6 @@ impl Home {
     }
 }
 
-fn io_error(path: &Path) -> impl FnOnce(io::Error) -> HomeError + use<> {
-    let path = path.to_owned();
-    move |source| HomeError::Io { path, source }
-}
-
 /// What is the replica's data in a data directory. Its identity first: without it nothing else is taken for whole.
 pub(crate) const DATA: [&str; 5] = ["identity", "log", "state", "snapshots", "incoming"];
 
@@ -216,15 +202,15 @@ pub(crate) fn lock(dir: &Path) -> Result<File, HomeError> {
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(HomeError::InUse(dir.into())),
-        Err(TryLockError::Error(source)) => Err(HomeError::Io { path, source }),
+        Err(TryLockError::Error(source)) => Err(io_error(&path)(source).into()),
     }
 }
 
-fn states(home: &Path) -> PathBuf {
+pub(crate) fn states(home: &Path) -> PathBuf {
     home.join("state")
 }
 
-fn pointer(home: &Path) -> PathBuf {
+pub(crate) fn pointer(home: &Path) -> PathBuf {
     states(home).join("CURRENT")
 }
 
