@@ -24,7 +24,7 @@ const BATCH_EVENTS: usize = 512;
 const HISTORY_EVENTS: usize = 512;
 
 /// What an event costs besides its key and values.
-const EVENT_OVERHEAD_BYTES: usize = 160;
+const EVENT_OVERHEAD_BYTES: usize = 400;
 
 /// Whole transactions, as one delivery.
 #[derive(Clone, Debug, Default)]

@@ -2,6 +2,7 @@
 //!
 //! A cache and nothing more: it answers what the store would answer, so no outcome depends on what it holds.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use crate::pending::Head;
 const BYTES_MAX: usize = 32 << 20;
 
 /// What a kept version costs besides its bytes: nodes of the map, the record, the queue.
-const OVERHEAD_BYTES: usize = 256;
+const OVERHEAD_BYTES: usize = 384;
 
 /// Latest versions by key, within a budget of bytes. What was looked at longest ago is forgotten first.
 #[derive(Debug)]
@@ -63,15 +64,20 @@ impl Recent {
     }
 
     fn insert(&mut self, key: &Bytes, head: Head) {
-        if self.get(key).is_some_and(|known| revision(known) == revision(&head)) {
-            return;
+        let (bytes, at) = (cost(key, &head), revision(&head));
+        // The batch's key may be a piece of a log entry, which would stay in memory as a whole.
+        match self.heads.entry(Bytes::copy_from_slice(key)) {
+            Entry::Occupied(known) if revision(known.get()) == at => return,
+            Entry::Occupied(mut known) => {
+                self.order.push_back((known.key().clone(), at));
+                self.bytes -= cost(key, &known.insert(head));
+            }
+            Entry::Vacant(place) => {
+                self.order.push_back((place.key().clone(), at));
+                place.insert(head);
+            }
         }
-        self.remove(key);
-        // The batch's key is a piece of a log entry, which would stay in memory as a whole.
-        let key = Bytes::copy_from_slice(key);
-        self.bytes += cost(&key, &head);
-        self.order.push_back((key.clone(), revision(&head)));
-        self.heads.insert(key, head);
+        self.bytes += bytes;
     }
 
     fn remove(&mut self, key: &Bytes) {
@@ -89,7 +95,7 @@ impl Recent {
             }
         }
         // A few keys written over and over leave stale places behind.
-        if self.order.len() > 2 * self.heads.len() + 64 {
+        if self.order.len() > 4 * self.heads.len() + 64 {
             let heads = &self.heads;
             self.order.retain(|(key, at)| heads.get(key).is_some_and(|head| revision(head) == *at));
         }
@@ -115,7 +121,7 @@ mod tests {
     #[test]
     fn the_budget_holds() {
         let mut recent = Recent::default();
-        recent.limit(3_000);
+        recent.limit(3_500);
         keep(&mut recent, "a", head(1, 1_000));
         keep(&mut recent, "b", head(2, 1_000));
         keep(&mut recent, "c", head(3, 1_000));
@@ -131,7 +137,7 @@ mod tests {
             keep(&mut recent, "d", head(revision, 10));
         }
         assert!(
-            recent.order.len() < 100 && recent.bytes < 400,
+            recent.order.len() < 100 && recent.bytes < 500,
             "{} places, {} bytes",
             recent.order.len(),
             recent.bytes
