@@ -70,6 +70,7 @@ fn current(dir: &Path) -> PathBuf {
 fn count_rows(db: &DB, family: Family) -> Result<u64, String> {
     let mut options = ReadOptions::default();
     options.fill_cache(false);
+    options.set_total_order_seek(true);
     let family = cf(db, family).map_err(|error| error.to_string())?;
     let mut rows = 0;
     for row in db.iterator_cf_opt(family, options, IteratorMode::Start) {

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use quilt_state::Family;
+use quilt_state::store::stem;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, LogLevel,
-    Options,
+    Options, SliceTransform,
 };
 
 use crate::family::access;
@@ -115,6 +116,9 @@ pub(crate) fn open_log_read_only(dir: &Path) -> Result<DB, rocksdb::Error> {
     DB::open_cf_descriptors_read_only(&base(), dir, log_families(&Memory::default()), false)
 }
 
+/// One file in a hundred is read in vain.
+const FILTER_BITS_PER_STEM: f64 = 10.0;
+
 /// Enough for one row, or for a scan that reads each block once.
 const READ_ONLY_CACHE_BYTES: usize = 1 << 20;
 
@@ -122,7 +126,14 @@ fn families(memory: &Memory, cache: &Cache) -> Vec<ColumnFamilyDescriptor> {
     let mut families = vec![ColumnFamilyDescriptor::new(rocksdb::DEFAULT_COLUMN_FAMILY_NAME, base())];
     for family in Family::ALL {
         let mut options = base();
-        options.set_block_based_table_factory(&blocks(access(family).block_bytes(), Some(cache)));
+        let mut blocks = blocks(access(family).block_bytes(), Some(cache));
+        if family == Family::Versions {
+            // A key has rows in a few files only, and which ones is asked for every read of one key.
+            options.set_prefix_extractor(SliceTransform::create("quilt.stem", stem, None));
+            blocks.set_bloom_filter(FILTER_BITS_PER_STEM, false);
+            blocks.set_whole_key_filtering(false);
+        }
+        options.set_block_based_table_factory(&blocks);
         // The budget is the database's as a whole; no family is written out alone.
         options.set_write_buffer_size(memory.state_memtable_bytes);
         options.set_max_write_buffer_number(3);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
+use quilt_state::store::stem;
 use quilt_state::{Batch, Family, Step, Store, StoreError, Write};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{ColumnFamily, DB, FlushOptions, ReadOptions, ReadTier, WriteBatch, WriteOptions};
@@ -94,6 +95,8 @@ impl Store for RocksStore {
         let db = self.db();
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(to);
+        // A range may hold many stems: filters by stem must not be asked whether it is worth reading.
+        options.set_total_order_seek(true);
         let mut cursor = db.raw_iterator_cf_opt(cf(&db, family)?, options);
         cursor.seek(from);
         while let Some((key, value)) = cursor.item() {
@@ -107,23 +110,21 @@ impl Store for RocksStore {
         cursor.status().map_err(failed)
     }
 
-    fn first_under(
-        &self,
-        family: Family,
-        prefixes: &[&[u8]],
-        visit: &mut dyn FnMut(usize, &[u8]) -> Step,
-    ) -> Result<(), StoreError> {
-        if prefixes.is_empty() {
+    fn first_version(&self, places: &[Bytes], visit: &mut dyn FnMut(usize, &[u8]) -> Step) -> Result<(), StoreError> {
+        if places.is_empty() {
             return Ok(());
         }
         let db = self.db();
+        let mut options = ReadOptions::default();
+        // Files that have no row of the stem are skipped by their filters.
+        options.set_prefix_same_as_start(true);
         // One cursor for all of them: making one costs more than a seek.
-        let mut cursor = db.raw_iterator_cf(cf(&db, family)?);
-        for (place, prefix) in prefixes.iter().enumerate() {
-            cursor.seek(prefix);
+        let mut cursor = db.raw_iterator_cf_opt(cf(&db, Family::Versions)?, options);
+        for (which, place) in places.iter().enumerate() {
+            cursor.seek(place);
             match cursor.item() {
-                Some((key, value)) if key.starts_with(prefix) => {
-                    if visit(place, value) == Step::Stop {
+                Some((key, value)) if stem(key) == stem(place) => {
+                    if visit(which, value) == Step::Stop {
                         return Ok(());
                     }
                 }

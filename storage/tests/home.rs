@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::mpsc;
 
 use prost::Message;
+use quilt_proto::Revision;
 use quilt_proto::state::MachineState;
 use quilt_state::{Batch, Family, Step, Store};
 use quilt_storage::{
@@ -131,6 +132,61 @@ fn scans() {
     assert_eq!(scan("a", "e", &|_| Step::Seek(b"x".to_vec())), "a");
     assert_eq!(scan("z", "a", &|_| Step::Next), "");
     assert_eq!(home.state.get(Family::Meta, b"c").unwrap(), None);
+}
+
+/// The newest version at or below a revision is found wherever it lies, and none of another key is taken for it; a scan
+/// meets every row, whichever key it begins at. In memory, in one file each, and after both.
+#[test]
+fn versions_are_found_in_every_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = open(dir.path());
+    let key = |n: u64| format!("c\0\0things\0ns\0k{n:03}\0").into_bytes();
+    let place = |n: u64, revision: u64| quilt_state::row::version(&key(n), Revision::new(revision));
+    let newest = |places: &[bytes::Bytes]| {
+        let mut found = Vec::new();
+        let told = home.state.first_version(places, &mut |which, value| {
+            found.push((which, String::from_utf8(value.to_vec()).unwrap()));
+            Step::Next
+        });
+        told.unwrap();
+        found
+    };
+    // Key n changes at the revisions that n divides; every file holds some keys only.
+    for revision in 1..=60 {
+        let mut batch = Batch::default();
+        for n in (1..=20).filter(|n| revision % n == 0) {
+            batch.put(Family::Versions, place(n, revision), format!("{n} at {revision}"));
+        }
+        home.state.write(&batch).unwrap();
+        if revision % 7 == 0 {
+            home.state.flush().unwrap();
+        }
+    }
+    for revision in 0..=60 {
+        let places: Vec<_> = (0..=21).map(|n| place(n, revision)).collect();
+        let expected: Vec<_> = (1..=20)
+            .filter(|n| revision / n > 0)
+            .map(|n| (usize::try_from(n).unwrap(), format!("{n} at {}", revision / n * n)))
+            .collect();
+        assert_eq!(newest(&places), expected, "at {revision}");
+        for (which, value) in expected {
+            assert_eq!(newest(&places[which..=which]), [(0, value)]);
+        }
+    }
+    let all: u64 = (1..=20).map(|n| 60 / n).sum();
+    assert_eq!(rows_from(&home, &[]), all);
+    assert_eq!(rows_from(&home, &key(11)), (11..=20).map(|n| 60 / n).sum::<u64>());
+    assert_eq!(rows_from(&home, b"c\0\0things\0ns\0k0105"), (11..=20).map(|n| 60 / n).sum::<u64>(), "between keys");
+}
+
+fn rows_from(home: &Home, from: &[u8]) -> u64 {
+    let mut rows = 0;
+    let mut count = |_: &[u8], _: &[u8]| {
+        rows += 1;
+        Step::Next
+    };
+    home.state.scan(Family::Versions, from, &[0xff; 9], &mut count).unwrap();
+    rows
 }
 
 /// A kill loses what the state had not flushed, all families at one point; the log has it and gives it back.

@@ -5,7 +5,7 @@ use std::sync::{PoisonError, RwLock};
 
 use bytes::Bytes;
 
-use crate::store::{Batch, Family, Step, Store, StoreError};
+use crate::store::{Batch, Family, Step, Store, StoreError, stem};
 
 type Rows = BTreeMap<Bytes, Bytes>;
 
@@ -67,18 +67,13 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn first_under(
-        &self,
-        family: Family,
-        prefixes: &[&[u8]],
-        visit: &mut dyn FnMut(usize, &[u8]) -> Step,
-    ) -> Result<(), StoreError> {
+    fn first_version(&self, places: &[Bytes], visit: &mut dyn FnMut(usize, &[u8]) -> Step) -> Result<(), StoreError> {
         let families = self.families.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(rows) = families.get(&family) else { return Ok(()) };
-        for (place, prefix) in prefixes.iter().enumerate() {
-            let first = rows.range(Bytes::copy_from_slice(prefix)..).next();
-            if let Some((_, value)) = first.filter(|(key, _)| key.starts_with(prefix))
-                && visit(place, value) == Step::Stop
+        let Some(rows) = families.get(&Family::Versions) else { return Ok(()) };
+        for (which, place) in places.iter().enumerate() {
+            let first = rows.range(place.clone()..).next();
+            if let Some((_, value)) = first.filter(|(key, _)| stem(key) == stem(place))
+                && visit(which, value) == Step::Stop
             {
                 break;
             }

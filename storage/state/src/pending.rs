@@ -102,11 +102,11 @@ impl<'a, S: Store + ?Sized> Pending<'a, S> {
         keys.retain(|key| self.recent.get(key).is_none());
         keys.sort_unstable();
         keys.dedup();
-        let prefixes: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
+        let places: Vec<Bytes> = keys.iter().map(|key| row::newest_version(key)).collect();
         let mut found: Vec<(usize, Bytes)> = Vec::with_capacity(keys.len());
         let mut bytes = 0;
         let mut complete = keys.len();
-        self.store.first_under(Family::Versions, &prefixes, &mut |place, value| {
+        self.store.first_version(&places, &mut |place, value| {
             bytes += value.len();
             found.push((place, Bytes::copy_from_slice(value)));
             if bytes < PREFETCH_BYTES_MAX {
@@ -197,7 +197,7 @@ impl<'a, S: Store + ?Sized> Pending<'a, S> {
 /// The latest version of `key` in `store`.
 fn head_in<S: Store + ?Sized>(store: &S, key: &[u8]) -> Result<Option<Head>, ApplyError> {
     let mut row = None;
-    store.first_under(Family::Versions, &[key], &mut |_, value| {
+    store.first_version(&[row::newest_version(key)], &mut |_, value| {
         row = Some(Bytes::copy_from_slice(value));
         Step::Stop
     })?;

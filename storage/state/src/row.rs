@@ -19,6 +19,12 @@ pub fn version(key: &[u8], revision: Revision) -> Bytes {
     join(&[key, &(!revision.get()).to_be_bytes()])
 }
 
+/// Where the newest version of `key` is looked for.
+#[must_use]
+pub fn newest_version(key: &[u8]) -> Bytes {
+    version(key, Revision::new(u64::MAX))
+}
+
 /// Splits a `Versions` row key.
 #[must_use]
 pub fn split_version(row: &[u8]) -> Option<(&[u8], Revision)> {

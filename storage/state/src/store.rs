@@ -37,6 +37,15 @@ impl Family {
     }
 }
 
+/// Bytes at the end of a row key of `Versions` in which rows of one stem differ.
+const VERSION_BYTES: usize = 8;
+
+/// The part of a row key of `Versions` that all versions of one key share: a store may find rows by it.
+#[must_use]
+pub fn stem(row: &[u8]) -> &[u8] {
+    row.get(..row.len().saturating_sub(VERSION_BYTES)).unwrap_or_default()
+}
+
 /// The store failed. The replica stops: an entry is never skipped.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("state store: {0}")]
@@ -103,17 +112,12 @@ pub trait Store: Send + Sync + 'static {
         visit: &mut dyn FnMut(&[u8], &[u8]) -> Step,
     ) -> Result<(), StoreError>;
 
-    /// For each prefix the first row whose key begins with it, if there is one: `visit` is told the prefix's place in
-    /// the list and the row's value, until it stops. Prefixes in ascending order are found fastest.
+    /// For each of these places in `Versions` the first row at or behind it that has the same [`stem`], if there is one:
+    /// `visit` is told which place it is and the row's value, until it stops. Places in ascending order are found fastest.
     ///
     /// # Errors
     /// As [`Store::scan`].
-    fn first_under(
-        &self,
-        family: Family,
-        prefixes: &[&[u8]],
-        visit: &mut dyn FnMut(usize, &[u8]) -> Step,
-    ) -> Result<(), StoreError>;
+    fn first_version(&self, places: &[Bytes], visit: &mut dyn FnMut(usize, &[u8]) -> Step) -> Result<(), StoreError>;
 
     /// Applies a batch atomically. Readers see all of it or nothing.
     ///

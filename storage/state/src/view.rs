@@ -94,8 +94,7 @@ impl<'a, S: Store + ?Sized> View<'a, S> {
     pub fn get(&self, key: &Key) -> Result<Option<Record>, ViewError> {
         self.check(key.parts().cluster)?;
         let mut found = None;
-        let from = row::version(key.bytes(), self.revision);
-        self.store.scan(Family::Versions, &from, &row::versions_end(key.bytes()), &mut |_, value| {
+        self.store.first_version(&[row::version(key.bytes(), self.revision)], &mut |_, value| {
             found = Some(Bytes::copy_from_slice(value));
             Step::Stop
         })?;
