@@ -1,5 +1,7 @@
 //! Short constructors for the generated messages, so that a transaction reads like a sentence.
 
+use bytes::Bytes;
+
 use crate::key::Key;
 use crate::revision::Revision;
 use crate::state::{Compare, Delete, Op, Outcome, Put, Txn, compare, op, outcome};
@@ -31,6 +33,12 @@ impl From<Put> for Op {
 }
 
 impl Op {
+    /// Stores `value` at `key` just as it is: no revision is written into it, nothing is sealed, and it does not expire.
+    #[must_use]
+    pub fn put(key: &Key, value: impl Into<Bytes>) -> Self {
+        Put { key: key.bytes().clone(), value: value.into(), ..Put::default() }.into()
+    }
+
     /// Deletes `key`; deleting an absent key changes nothing but takes its revision.
     #[must_use]
     pub fn delete(key: &Key) -> Self {

@@ -355,7 +355,7 @@ impl Proposer {
 
 #[cfg(test)]
 mod tests {
-    use quilt_proto::{Key, Op, Put, ReplicaId};
+    use quilt_proto::{Key, Op, ReplicaId};
 
     use super::*;
     use crate::applied::Mark;
@@ -369,8 +369,7 @@ mod tests {
 
     fn txn(bytes: usize) -> Txn {
         let key = Key::new("c", "", "events", "default", "a").expect("valid");
-        let put = Put { key: key.bytes().clone(), value: vec![b'x'; bytes].into(), ..Put::default() };
-        Txn::new(Vec::new(), vec![Op::from(put)])
+        Txn::new(Vec::new(), vec![Op::put(&key, vec![b'x'; bytes])])
     }
 
     /// The background goes only when nothing else waits, in small entries, within its budget of bytes; its queue has a

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quilt_proto::{Entry, Key, Put, Revision, Txn};
+use quilt_proto::{Entry, Key, Op, Revision, Txn};
 use quilt_state::{Input, Machine, Payload, Position, Refounding};
 use quilt_storage::{Home, Identity, LogEngine, Restoring, backup, inspect_backup, restore, verify_backup};
 use tempfile::TempDir;
@@ -17,8 +17,8 @@ fn saved(dir: &TempDir) -> Vec<u8> {
     let mut machine = Machine::open(Arc::new(home.state.clone())).expect("opens");
     for index in 1..50_u64 {
         let key = Key::new("c", "", "things", "ns", &format!("thing-{index}")).expect("valid");
-        let put = Put { key: key.bytes().clone(), value: vec![b'x'; 64].into(), ..Put::default() };
-        let entry = Entry { at_ms: index, wall_ms: index, commands: vec![Txn::new(vec![], vec![put.into()]).into()] };
+        let put = Op::put(&key, vec![b'x'; 64]);
+        let entry = Entry { at_ms: index, wall_ms: index, commands: vec![Txn::new(vec![], vec![put]).into()] };
         let input = Input { position: Position { index, term: 2, leader: 0 }, payload: Payload::Entry(entry) };
         machine.apply(&[input]).expect("applies");
     }

@@ -1,6 +1,6 @@
 //! What only the inside of a replica can show: requests at the edge of their session and of their time.
 
-use quilt_proto::{Key, Op, Put, RequestId, outcome};
+use quilt_proto::{Key, Op, RequestId, outcome};
 
 use super::*;
 
@@ -12,7 +12,7 @@ async fn a_request_logged_twice_takes_effect_once() {
     let inner = &replica.inner;
     let session = inner.requests.session().borrow().expect("registered");
     let key = Key::new("default", "", "configmaps", "default", "a").expect("valid");
-    let put = Op::from(Put { key: key.bytes().clone(), ..Put::default() });
+    let put = Op::put(&key, "");
     let id = RequestId { session, sequence: 900 };
     let txn = Txn { request_id: Some(id), ..Txn::new(vec![], vec![put]) };
     let log = async |answered_below| {

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use bytes::Bytes;
-use quilt_proto::{Compare, Key, Op, Put, ReplicaId, Revision, Txn};
+use quilt_proto::{Compare, Key, Op, ReplicaId, Revision, Txn};
 use quilt_raft::{Decision, Options, Parts, PeerIdentity, Replica, Status, Timing, TransportOptions, peer_name};
 use quilt_storage::{Home, Identity};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -18,7 +17,7 @@ pub(crate) fn key(name: &str) -> Key {
 }
 
 pub(crate) fn put(name: &str) -> Op {
-    Op::from(Put { key: key(name).bytes().clone(), value: Bytes::from_static(b"{}"), ..Put::default() })
+    Op::put(&key(name), "{}")
 }
 
 /// Creates a key that must not exist: applied twice, the second shows as rejected.

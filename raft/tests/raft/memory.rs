@@ -13,7 +13,7 @@ use quilt_storage::MemoryLog;
 use crate::harness::{DEADLINE, key, last};
 
 fn put(name: &str, value: &str) -> Op {
-    Op::from(Put { key: key(name).bytes().clone(), value: Bytes::copy_from_slice(value.as_bytes()), ..Put::default() })
+    Op::put(&key(name), Bytes::copy_from_slice(value.as_bytes()))
 }
 
 /// A write is decided once, read back at every consistency, refused when a compare fails, and watched in order.
@@ -36,7 +36,7 @@ async fn writes_reads_and_watches() {
     let two = Txn::new(vec![], vec![put("b", "1"), put("c", "1")]);
     let second = last(replica.propose(two, DEADLINE).await.expect("applied"));
     let other = Key::new("default", "", "secrets", "default", "x").expect("valid");
-    let unrelated = Txn::new(vec![], vec![Op::from(Put { key: other.bytes().clone(), ..Put::default() })]);
+    let unrelated = Txn::new(vec![], vec![Op::put(&other, "")]);
     let third = last(replica.propose(unrelated, DEADLINE).await.expect("applied"));
 
     let mut names = Vec::new();
@@ -120,7 +120,7 @@ async fn services_and_status() {
 async fn a_dropped_cluster_is_gone_at_once() {
     let replica = Replica::memory(ReplicaId(1)).await;
     let doomed = Key::new("doomed", "", "pods", "a", "b").expect("valid");
-    let txn = Txn::new(vec![], vec![Op::from(Put { key: doomed.bytes().clone(), ..Put::default() })]);
+    let txn = Txn::new(vec![], vec![Op::put(&doomed, "")]);
     let at = last(replica.propose(txn, DEADLINE).await.expect("applied"));
     let mut gone = replica.watch(KeyPrefix::cluster("doomed").expect("valid"), at);
     let mut kept = replica.watch(KeyPrefix::cluster("default").expect("valid"), at);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::Either;
-use quilt_proto::{Event, EventKind, Key, KeyPrefix, Op, Put, ReplicaId, Revision, Txn};
+use quilt_proto::{Event, EventKind, Key, KeyPrefix, Op, ReplicaId, Revision, Txn};
 use quilt_raft::{Consistency, Decision, Replica};
 use tokio::sync::watch;
 
@@ -50,7 +50,7 @@ async fn write(replica: Replica, writer: u64, stop: watch::Receiver<bool>) -> Tr
             _ => vec![put(&first), put(&second), put(&own_key(writer, 0, 7))],
         };
         let ops = wanted.iter().map(|(key, value)| match value {
-            Some(value) => Op::from(Put { key: key.bytes().clone(), value: value.clone(), ..Put::default() }),
+            Some(value) => Op::put(key, value.clone()),
             None => Op::delete(key),
         });
         let decision = replica.propose(Txn::new(vec![], ops.collect()), DEADLINE).await.expect("decided");

@@ -285,19 +285,12 @@ pub(crate) fn node_tag(node: &str) -> bytes::Bytes {
 
 /// Writes one of the control plane's own records: plain JSON without a revision inside.
 pub(crate) fn put_record(key: &Key, value: &Value) -> Op {
-    put_record_for(key, value, 0)
+    Op::put(key, value.to_string())
 }
 
 /// As [`put_record`], for a record that ends by itself after `ttl_ms` of cluster time.
 pub(crate) fn put_record_for(key: &Key, value: &Value, ttl_ms: u64) -> Op {
-    Op::from(Put {
-        key: key.bytes().clone(),
-        value: value.to_string().into(),
-        splice_at: 0,
-        sealed: bytes::Bytes::new(),
-        ttl_ms,
-        tags: Vec::new(),
-    })
+    Op::from(Put { key: key.bytes().clone(), value: value.to_string().into(), ttl_ms, ..Put::default() })
 }
 
 /// One of the control plane's own records with its revision.

@@ -147,7 +147,7 @@ impl Plan {
                 }
                 Write::Claim { key, holder } => {
                     compares.push(Compare::absent(key));
-                    ops.push(record(key, holder));
+                    ops.push(Op::put(key, holder.to_string()));
                 }
                 Write::Free { key } => ops.push(Op::delete(key)),
             }
@@ -165,18 +165,6 @@ pub fn put(key: &Key, value: &Value, sealed: Bytes, ttl_ms: u64) -> Op {
     let bound = parts.group.is_empty() && parts.resource == "pods" && !node.is_empty();
     let tags = if bound { vec![Bytes::from(format!("n={node}"))] } else { Vec::new() };
     Op::from(Put { key: key.bytes().clone(), value: encoded.bytes, splice_at: encoded.splice_at, sealed, ttl_ms, tags })
-}
-
-/// The operation that stores one of the control plane's own records, which know no revision.
-fn record(key: &Key, value: &Value) -> Op {
-    Op::from(Put {
-        key: key.bytes().clone(),
-        value: value.to_string().into(),
-        splice_at: 0,
-        sealed: Bytes::new(),
-        ttl_ms: 0,
-        tags: Vec::new(),
-    })
 }
 
 /// Plans print like diffs, one line a write, for golden tests and debug logs.

@@ -4,11 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
-use bytes::Bytes;
 use http::{Request, Response};
 use hyper_util::rt::TokioIo;
 use quilt_api::{AgentCredential, ApiOptions, RootKey};
-use quilt_proto::{Key, Op, Put, Txn};
+use quilt_proto::{Key, Op, Txn};
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -83,15 +82,8 @@ async fn announce(plane: &Plane, address: SocketAddr, sha256: &str) {
             "daemonEndpoints": {"kubeletEndpoint": {"Port": address.port()}}},
     });
     let key = Key::new("default", "", "nodes", "", "n1").expect("a key");
-    let put = Put {
-        key: key.bytes().clone(),
-        value: node.to_string().into(),
-        splice_at: 0,
-        sealed: Bytes::new(),
-        ttl_ms: 0,
-        tags: Vec::new(),
-    };
-    let stored = plane.replica.propose(Txn::new(Vec::new(), vec![Op::from(put)]), std::time::Duration::from_secs(10));
+    let put = Op::put(&key, node.to_string());
+    let stored = plane.replica.propose(Txn::new(Vec::new(), vec![put]), std::time::Duration::from_secs(10));
     stored.await.expect("stored");
 }
 

@@ -10,7 +10,7 @@ use quilt_api::authn::Digest;
 use quilt_api::authn::credential::{admin_key_record, api_key_record};
 use quilt_api::directory::Cluster;
 use quilt_api::{Api, ApiOptions, RootKey, Server};
-use quilt_proto::{Key, Op, Put, ReplicaId, Txn};
+use quilt_proto::{Key, Op, ReplicaId, Txn};
 use quilt_raft::{Decision, Replica};
 use serde_json::{Value, json};
 
@@ -70,14 +70,7 @@ fn cluster(id: &str, tenant: &str) -> Cluster {
 
 fn record(resource: &str, name: &str, value: &Value) -> Op {
     let key = Key::new("", "quilt.sh", resource, "", name).expect("a key");
-    Op::from(Put {
-        key: key.bytes().clone(),
-        value: value.to_string().into(),
-        splice_at: 0,
-        sealed: Bytes::new(),
-        ttl_ms: 0,
-        tags: Vec::new(),
-    })
+    Op::put(&key, value.to_string())
 }
 
 impl Plane {

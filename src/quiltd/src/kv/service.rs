@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quilt_proto::{Compare, Key, Op, Put, Record, Revision, Txn};
+use quilt_proto::{Compare, Key, Op, Record, Revision, Txn};
 use quilt_raft::{Consistency, Decision, Limit, ProposeError, ReadError, Replica, View};
 use tonic::{Request, Response, Status};
 
@@ -102,8 +102,7 @@ impl Kv for Service {
             0 => Compare::absent(&key),
             revision => Compare::at(&key, Revision::new(revision)),
         });
-        let put = Put { key: key.bytes().clone(), value, ..Put::default() };
-        let revision = self.change(expected, put.into()).await?;
+        let revision = self.change(expected, Op::put(&key, value)).await?;
         Ok(Response::new(PutReply { revision }))
     }
 
