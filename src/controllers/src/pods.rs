@@ -27,10 +27,8 @@ pub fn from_template(
     settings: Settings,
     at: &mut Occasion,
 ) -> Value {
-    let mut metadata = json!({
-        "name": name, "namespace": namespace, "uid": at.entropy.uid(),
-        "creationTimestamp": at.now.rfc3339(), "ownerReferences": [owner.clone()],
-    });
+    let mut metadata = at.born(namespace, name);
+    fields::set(&mut metadata, &["ownerReferences"], json!([owner]));
     for kept in ["labels", "annotations", "finalizers"] {
         if let Some(value) = template.pointer(&format!("/metadata/{kept}")) {
             fields::set(&mut metadata, &[kept], value.clone());

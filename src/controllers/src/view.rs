@@ -11,7 +11,7 @@ use quilt_objects::kind::Scope;
 use quilt_objects::registry::registry;
 use quilt_objects::select::LabelSelector;
 use quilt_proto::{Key, KeyPrefix, Record, Revision};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::entropy::Entropy;
 use crate::heartbeats::Heartbeats;
@@ -339,6 +339,15 @@ pub struct Occasion {
     pub cluster_ms: u64,
     /// Chance, for names and uids.
     pub entropy: Entropy,
+}
+
+impl Occasion {
+    /// Metadata of an object that is made now; `namespace` is where it lives.
+    pub(crate) fn born(&mut self, namespace: &str, name: &str) -> Value {
+        json!({
+            "name": name, "namespace": namespace, "uid": self.entropy.uid(), "creationTimestamp": self.now.rfc3339(),
+        })
+    }
 }
 
 impl View<'_> {

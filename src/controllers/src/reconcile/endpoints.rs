@@ -191,10 +191,7 @@ fn write_endpoints(
     let labels = labels(&service.value);
     let Some(mut endpoints) = view.load(key)? else {
         let parts = key.parts();
-        let mut value = json!({ "metadata": {
-            "name": parts.name, "namespace": parts.namespace, "uid": at.entropy.uid(),
-            "creationTimestamp": at.now.rfc3339(),
-        }});
+        let mut value = json!({ "metadata": at.born(parts.namespace, parts.name) });
         if !labels.is_empty() {
             fields::set(&mut value, &["metadata", "labels"], labels);
         }

@@ -24,13 +24,13 @@ pub fn reconcile(view: &View<'_>, key: &Key, at: &mut Occasion) -> Result<Plan, 
     };
     let name = namespace.name();
     if let Some(place) = absent(view, "serviceaccounts", name, first::SERVICE_ACCOUNT)? {
-        let account = first::service_account(&metadata(&place, at));
+        let account = first::service_account(&at.born(name, first::SERVICE_ACCOUNT));
         plan.create(place, account);
     }
     if let Some(place) = absent(view, "configmaps", name, first::ROOT_CA)?
         && let Some(data) = ca(view)?
     {
-        let map = first::root_ca(&metadata(&place, at), &data);
+        let map = first::root_ca(&at.born(name, first::ROOT_CA), &data);
         plan.create(place, map);
     }
     if name == first::API_SERVICE.0 {
@@ -47,14 +47,6 @@ pub fn reconcile(view: &View<'_>, key: &Key, at: &mut Occasion) -> Result<Plan, 
 fn absent(view: &View<'_>, resource: &str, namespace: &str, name: &str) -> Result<Option<Key>, LoadError> {
     let Some(key) = view.cluster.key("", resource, namespace, name) else { return Ok(None) };
     Ok(if view.source.record(&key)?.is_none() { Some(key) } else { None })
-}
-
-fn metadata(key: &Key, at: &mut Occasion) -> Value {
-    let parts = key.parts();
-    json!({
-        "name": parts.name, "namespace": parts.namespace, "uid": at.entropy.uid(),
-        "creationTimestamp": at.now.rfc3339(),
-    })
 }
 
 /// The CA, from a namespace that has it.
@@ -79,7 +71,7 @@ fn lead_to_api(plan: &mut Plan, view: &View<'_>, at: &mut Occasion) -> Result<()
         tracing::warn!(%address, "the address of Service default/kubernetes belongs to another Service");
         return Ok(());
     }
-    let service = first::api_service(metadata(&place, at), address);
+    let service = first::api_service(at.born(namespace, name), address);
     plan.writes.push(Write::Claim { key: claim, holder: json!({"namespace": namespace, "name": name}) });
     plan.create(place, service);
     Ok(())
