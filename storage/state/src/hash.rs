@@ -44,11 +44,6 @@ impl StateHash {
     pub(crate) fn subtract(&mut self, old: Self) {
         self.0 = self.0.wrapping_sub(old.0);
     }
-
-    /// Takes a row away again.
-    pub fn remove(&mut self, family: Family, key: &[u8], value: &[u8]) {
-        self.0 = self.0.wrapping_sub(row(family, key, value));
-    }
 }
 
 fn row(family: Family, key: &[u8], value: &[u8]) -> u128 {

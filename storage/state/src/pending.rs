@@ -143,11 +143,7 @@ impl<'a, S: Store + ?Sized> Pending<'a, S> {
         record: Option<&Record>,
     ) -> Result<Option<Arc<Record>>, ApplyError> {
         if let Some(previous) = previous {
-            self.hash.subtract(previous.hash);
-            self.live_keys = self.live_keys.saturating_sub(1);
-            if previous.record.expires_at_ms != 0 {
-                self.batch.delete(Family::Expiry, row::expiry(previous.record.expires_at_ms, key));
-            }
+            self.take_out(key, previous);
         }
         let (head, row) = match record {
             Some(record) => Head::new(key, record).map(|(head, row)| (Some(head), row))?,
@@ -166,16 +162,22 @@ impl<'a, S: Store + ?Sized> Pending<'a, S> {
         Ok(kept)
     }
 
-    /// Takes the latest version of `key`, stored as `value`, out of hash, count and expiry rows. Its row is the caller's.
-    pub(crate) fn forget_head(&mut self, key: &[u8], value: &[u8]) -> Result<(), ApplyError> {
-        self.hash.remove(Family::Versions, key, value);
-        self.live_keys = self.live_keys.saturating_sub(1);
-        let record = Record::decode(value)?;
-        if record.expires_at_ms != 0 {
-            self.batch.delete(Family::Expiry, row::expiry(record.expires_at_ms, key));
+    /// Takes the latest version of `key`, stored as `row`, out of hash, count and expiry rows. Its row is the caller's.
+    pub(crate) fn forget_head(&mut self, key: &[u8], row: Bytes) -> Result<(), ApplyError> {
+        if let Some(head) = Head::stored(key, row)? {
+            self.take_out(key, &head);
         }
         self.heads.insert(Bytes::copy_from_slice(key), None);
         Ok(())
+    }
+
+    /// Takes a latest version out of hash, count and expiry rows.
+    fn take_out(&mut self, key: &[u8], head: &Head) {
+        self.hash.subtract(head.hash);
+        self.live_keys = self.live_keys.saturating_sub(1);
+        if head.record.expires_at_ms != 0 {
+            self.batch.delete(Family::Expiry, row::expiry(head.record.expires_at_ms, key));
+        }
     }
 
     /// Sets a row that counts towards the hash, and notes its hash in `stored`, where that of its former value is.

@@ -78,7 +78,7 @@ pub fn refound<S: Store + ?Sized>(store: &S, refounding: &Refounding<'_>) -> Res
             if !(refounding.forget)(&key) {
                 return Ok(());
             }
-            pending.forget_head(key.bytes(), &value)?;
+            pending.forget_head(key.bytes(), value)?;
             forgotten += 1;
         }
         pending.batch.delete(Family::Versions, Bytes::copy_from_slice(row_key));

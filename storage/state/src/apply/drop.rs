@@ -72,9 +72,7 @@ fn remove<S: Store + ?Sized>(
                 if cut.as_deref() == Some(key) {
                     continue; // more versions of this key remain: its newest one stays for now
                 }
-                if !value.is_empty() {
-                    pending.forget_head(key, &value)?;
-                }
+                pending.forget_head(key, value)?;
             }
         }
         pending.batch.delete(family, row_key);
