@@ -10,12 +10,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use quilt_state::store::stem;
-use quilt_state::{Batch, Family, Step, Store, StoreError, Write};
+use quilt_state::{Batch, Family, Step, Store, StoreError};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{ColumnFamily, DB, FlushOptions, ReadOptions, ReadTier, WriteBatch, WriteOptions};
-
-/// What a row adds to a batch besides its key and value, about.
-const ROW_OVERHEAD_BYTES: usize = 16;
 
 /// The durable store of one replica. Clones share it.
 #[derive(Clone)]
@@ -138,10 +135,7 @@ impl Store for RocksStore {
 
     fn write(&self, batch: &Batch) -> Result<(), StoreError> {
         let db = self.db();
-        // Room for all of it at once: a large buffer that grows is copied again and again.
-        let row = |write: &Write| ROW_OVERHEAD_BYTES + write.key.len() + write.value.as_ref().map_or(0, Bytes::len);
-        let bytes = batch.writes.iter().map(row).sum();
-        let mut rows = WriteBatch::with_capacity_bytes(bytes);
+        let mut rows = WriteBatch::default();
         // Neighbouring writes are mostly of one family: its handle is looked up once.
         let mut last = None;
         for write in &batch.writes {

@@ -16,9 +16,6 @@ use crate::db::marks;
 /// Bytes in one group: keeps one write short enough that a vote behind it does not wait for long.
 const GROUP_BYTES_MAX: u64 = 4 << 20;
 
-/// What a row adds to a batch besides its payload, about.
-const ROW_OVERHEAD_BYTES: u64 = 64;
-
 /// Purged bytes after which whole files are dropped; each time costs a manifest sync.
 const DROP_FILES_BYTES: u64 = 64 << 20;
 
@@ -97,9 +94,7 @@ impl Writer {
     /// Applies a group in order, all or nothing.
     pub(super) fn write(&mut self, group: &[Write]) -> Result<Sync, String> {
         let marks = marks(&self.db)?;
-        // Room for all of it at once: a large buffer that grows is copied again and again.
-        let bytes: u64 = group.iter().map(|write| write.change.size() + ROW_OVERHEAD_BYTES).sum();
-        let mut batch = WriteBatch::with_capacity_bytes(usize::try_from(bytes).unwrap_or_default());
+        let mut batch = WriteBatch::default();
         // Only the newest mark counts, and it may come before any entry of the group.
         let mut committed = None;
         let mut sync = Sync::NotNeeded;
