@@ -188,6 +188,15 @@ pub fn name_of(object: &Value) -> Result<String> {
     Ok(name)
 }
 
+/// [`pause_and_median`] of a writer of live replica `id`, which has not seen a single error.
+///
+/// # Errors
+/// It has.
+pub fn unharmed(id: u16, record: &Record) -> Result<(Duration, Duration)> {
+    ensure!(record.errors.is_empty(), "a client of live replica {id} saw {:?}", record.errors);
+    Ok(pause_and_median(record))
+}
+
 /// The longest time a writer had nothing acknowledged, and the median time of a write.
 #[must_use]
 pub fn pause_and_median(record: &Record) -> (Duration, Duration) {
