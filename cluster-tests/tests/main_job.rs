@@ -142,6 +142,11 @@ async fn kubectl_runs_a_deployment() -> Result<()> {
     .await?;
 
     three.run(&["label", "pods", "--selector=app=web", "tier=front"]).await?;
+    let explained = one.run(&["explain", "deployment.spec.strategy"]).await?;
+    ensure!(explained.contains("FIELD: strategy <DeploymentStrategy>"), "{explained}");
+    one.run(&["create", "configmap", "tried", "--from-literal=a=b", "--dry-run=server"]).await?;
+    let stored = three.run(&["get", "configmaps", "--output=name"]).await?;
+    ensure!(!stored.contains("tried"), "a dry run was stored: {stored}");
     two.run(&["scale", "deployment/web", "--replicas=8"]).await?;
     rolled_out(&three).await?;
     let pods = web_pods(&one).await?;
