@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-use crate::key::Key;
+use crate::key::{Key, KeyPrefix};
 use crate::revision::Revision;
-use crate::state::{Compare, Delete, Op, Outcome, Put, Txn, compare, op, outcome};
+use crate::state::{Compare, Delete, DeleteRange, Op, Outcome, Put, Txn, compare, op, outcome};
 
 impl Compare {
     /// The key's latest version is exactly `revision`.
@@ -45,13 +45,25 @@ impl Op {
         Self { kind: Some(op::Kind::Delete(Delete { key: key.bytes().clone() })) }
     }
 
-    /// The key this operation writes; empty when the operation has no kind (a malformed message).
+    /// Deletes up to `limit` keys under `prefix`, in key order; the outcome says whether some are left.
+    #[must_use]
+    pub fn delete_under(prefix: &KeyPrefix, limit: u32) -> Self {
+        Self::delete_range(prefix.bytes().clone(), prefix.end(), limit)
+    }
+
+    /// Deletes up to `limit` keys with `from <= key < to`, in key order; the outcome says whether some are left.
+    #[must_use]
+    pub const fn delete_range(from: Bytes, to: Bytes, limit: u32) -> Self {
+        Self { kind: Some(op::Kind::DeleteRange(DeleteRange { from, to, limit })) }
+    }
+
+    /// The one key this operation writes; empty for one that writes a range, or has no kind (a malformed message).
     #[must_use]
     pub fn key(&self) -> &[u8] {
         match &self.kind {
             Some(op::Kind::Put(put)) => &put.key,
             Some(op::Kind::Delete(delete)) => &delete.key,
-            None => &[],
+            Some(op::Kind::DeleteRange(_)) | None => &[],
         }
     }
 }

@@ -58,7 +58,7 @@ pub use error::{AdminError, AskError, OpenError, ProposeError, ReadError, Silent
 pub use hub::{Batch, EventStream};
 pub use leadership::{LeaderId, Leadership};
 pub use recovery::{Findings, NewEpoch, RecoveryError, epoch_at, examine, replay, restore};
-pub use replica::{Decision, Options, Parts, Replica};
+pub use replica::{Decision, DeletedRange, Options, Parts, Replica};
 pub use service::Handler;
 pub use settings::Timing;
 pub use snapshot::{SnapshotFailed, SnapshotHome, SnapshotSink, SnapshotSource, WantedFile};

@@ -40,7 +40,7 @@ use crate::transport::{PeerIdentity, PeerReport, Peers, Tls, TransportOptions};
 use crate::types::TypeConfig;
 use crate::view::{Consistency, View};
 
-pub use decision::Decision;
+pub use decision::{Decision, DeletedRange};
 pub use options::{Options, Parts};
 use threads::Threads;
 

@@ -124,7 +124,7 @@ pub(crate) async fn settle<T, E: Refusal>(
                 }
             }
             Ok(Plan::Commit(change)) => match replica.propose(Txn::new(change.compares, change.ops), left()).await {
-                Ok(Decision::Applied { first, last }) => {
+                Ok(Decision::Applied { first, last, .. }) => {
                     return Ok(Done { answer: change.answer, first: Some(first), last: Some(last) });
                 }
                 // Somebody else came first. What that means for this request is decided by planning again.

@@ -163,6 +163,7 @@ impl World {
                     let encoded = canonical::Canonical { bytes: put.value.clone(), splice_at: put.splice_at };
                     self.store(&key, &encoded);
                 }
+                op::Kind::DeleteRange(_) => unreachable!("no plan deletes a range"),
                 op::Kind::Delete(delete) => self.delete(&Key::from_bytes(delete.key.clone()).expect("a key")),
             }
         }

@@ -1,7 +1,18 @@
 //! Every maximum of the machine, with its reason (architecture D2, D18).
 
-/// Operations in one transaction: apply stays bounded, and a batch of binds fits.
+/// Operations in one transaction: apply stays bounded, and a batch of binds fits. A delete-range counts as many as it may
+/// delete.
 pub const TXN_OPS_MAX: usize = 5_000;
+
+/// Delete-ranges in one transaction: each adds a key to the outcome, which is kept until it is acknowledged.
+pub const TXN_RANGES_MAX: usize = 16;
+
+/// Keys one delete-range looks at, those that are gone but not yet forgotten included: a range of nothing but them must
+/// not hold up apply.
+pub const RANGE_KEYS_SEEN_MAX: usize = 20_000;
+
+/// Bytes of records one delete-range may delete, and one record more: each goes into an event.
+pub const RANGE_BYTES_MAX: usize = 8 << 20;
 
 /// Compares in one transaction.
 pub const TXN_COMPARES_MAX: usize = 5_000;

@@ -33,7 +33,7 @@ impl Head {
     }
 
     /// A version as it is stored; `None` for a tombstone.
-    fn stored(key: &[u8], row: Bytes) -> Result<Option<Self>, ApplyError> {
+    pub(crate) fn stored(key: &[u8], row: Bytes) -> Result<Option<Self>, ApplyError> {
         if row.is_empty() {
             return Ok(None);
         }
@@ -94,6 +94,46 @@ impl<'a, S: Store + ?Sized> Pending<'a, S> {
         let more = rows.len() > limit;
         rows.truncate(limit);
         Ok((rows, more))
+    }
+
+    /// Visits the newest row of `Versions` of each key with `from <= key < to`, tombstones included, as they stand after
+    /// this batch, until the visitor stops.
+    pub(crate) fn newest_versions(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Step,
+    ) -> Result<(), ApplyError> {
+        let mut changed: BTreeMap<&[u8], Option<&Bytes>> = BTreeMap::new();
+        for write in &self.batch.writes {
+            if write.family == Family::Versions && from <= &*write.key && &*write.key < to {
+                changed.insert(&write.key, write.value.as_ref());
+            }
+        }
+        let mut added = changed.iter().filter_map(|(row, value)| Some((*row, (*value)?))).peekable();
+        let mut newest = Newest { current: None, over: false, malformed: false };
+        self.store.scan(Family::Versions, from, to, &mut |row, value| {
+            while !newest.over
+                && let Some((row, value)) = added.next_if(|(added, _)| *added <= row)
+            {
+                newest.offer(row, value, visit);
+            }
+            // One that this batch puts was offered just now, one that it deletes is none.
+            if !newest.over && !changed.contains_key(row) {
+                newest.offer(row, value, visit);
+            }
+            match (newest.over, row::split_version(row)) {
+                (false, Some((key, _))) if newest.current.as_deref() == Some(key) => Step::Seek(row::versions_end(key)),
+                (false, _) => Step::Next,
+                (true, _) => Step::Stop,
+            }
+        })?;
+        while !newest.over
+            && let Some((row, value)) = added.next()
+        {
+            newest.offer(row, value, visit);
+        }
+        if newest.malformed { Err(ApplyError::Broken("a version row has a malformed key")) } else { Ok(()) }
     }
 
     /// Reads the latest versions of keys that the coming commands name and that are not at hand, all at once: one by one
@@ -192,6 +232,26 @@ impl<'a, S: Store + ?Sized> Pending<'a, S> {
         if let Some(stored) = stored {
             self.hash.subtract(stored);
             self.batch.delete(family, key);
+        }
+    }
+}
+
+/// Tells the newest row of a key from its older ones, which follow it.
+struct Newest {
+    current: Option<Vec<u8>>,
+    over: bool,
+    malformed: bool,
+}
+
+impl Newest {
+    fn offer(&mut self, row: &[u8], value: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Step) {
+        let Some((key, _)) = row::split_version(row) else {
+            (self.over, self.malformed) = (true, true);
+            return;
+        };
+        if self.current.as_deref() != Some(key) {
+            self.current = Some(key.to_vec());
+            self.over = visit(key, value) == Step::Stop;
         }
     }
 }

@@ -97,6 +97,13 @@ fn put(numbers: &mut Numbers, cluster: u64) -> Op {
     Put { key, value: value.into(), splice_at: 32, sealed: sealed.into(), ttl_ms, tags }.into()
 }
 
+/// Nearly always one that is allowed.
+fn range(numbers: &mut Numbers, cluster: u64) -> Op {
+    let (one, other) = (key(numbers, cluster), key(numbers, cluster));
+    let limit = u32::try_from(numbers.below(6)).expect("small");
+    Op::delete_range(one.bytes().min(other.bytes()).clone(), one.bytes().max(other.bytes()).clone(), limit)
+}
+
 fn txn(numbers: &mut Numbers, session: u64, sequence: u64, at_ms: u64, revision: u64) -> Txn {
     let cluster = numbers.below(4);
     let compare = |numbers: &mut Numbers| match numbers.below(3) {
@@ -104,8 +111,9 @@ fn txn(numbers: &mut Numbers, session: u64, sequence: u64, at_ms: u64, revision:
         1 => Compare::exists(&key(numbers, cluster)),
         _ => Compare::at(&key(numbers, cluster), quilt_proto::Revision::new(numbers.below(revision + 2))),
     };
-    let op = |numbers: &mut Numbers| match numbers.below(3) {
-        0 => Op::delete(&key(numbers, cluster)),
+    let op = |numbers: &mut Numbers| match numbers.below(8) {
+        0..3 => Op::delete(&key(numbers, cluster)),
+        3 => range(numbers, cluster),
         _ => put(numbers, cluster),
     };
     let compares = (0..numbers.below(3).saturating_sub(1)).map(|_| compare(numbers)).collect();

@@ -14,6 +14,8 @@ enum Act {
     Put { key: u8, value: u8, ttl: u64 },
     Delete { key: u8 },
     Pair { first: u8, second: u8 },
+    Range { from: u8, to: u8, limit: u32 },
+    TwoRanges { middle: u8 },
     Guarded { key: u8, expect_present: bool, value: u8 },
     Repeat,
     Late,
@@ -30,6 +32,8 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
                 .prop_map(|(key, value, ttl)| Act::Put { key, value, ttl }),
             2 => key.clone().prop_map(|key| Act::Delete { key }),
             1 => (key.clone(), key.clone()).prop_map(|(first, second)| Act::Pair { first, second }),
+            2 => (key.clone(), key.clone(), 1..4_u32).prop_map(|(from, to, limit)| Act::Range { from, to, limit }),
+            1 => key.clone().prop_map(|middle| Act::TwoRanges { middle }),
             2 => (key, any::<bool>(), any::<u8>())
                 .prop_map(|(key, expect_present, value)| Act::Guarded { key, expect_present, value }),
             1 => Just(Act::Repeat),
@@ -70,6 +74,17 @@ fn entries(acts: &[Act]) -> Vec<Input> {
             Act::Put { key, value, ttl } => txn(vec![], vec![put(*key, *value, *ttl)], 0),
             Act::Delete { key } => txn(vec![], vec![Op::delete(&self::key(*key))], 0),
             Act::Pair { first, second } => txn(vec![], vec![put(*first, 1, 0), Op::delete(&key(*second))], 0),
+            Act::Range { from, to, limit } => {
+                let (from, to) = (key(*from.min(to)), key(*from.max(to) + 1));
+                let range = Op::delete_range(from.bytes().clone(), to.bytes().clone(), *limit);
+                txn(vec![], vec![put(8, 2, 0), range, Op::delete(&key(9))], 0)
+            }
+            Act::TwoRanges { middle } => {
+                let all = KeyPrefix::resource("c", "", "things").expect("valid");
+                let middle = key(*middle).bytes().clone();
+                let upper = Op::delete_range(middle.clone(), all.end(), 2);
+                txn(vec![], vec![upper, Op::delete_range(all.bytes().clone(), middle, 1)], 0)
+            }
             Act::Guarded { key, expect_present, value } => {
                 let key_bytes = self::key(*key);
                 let compare = if *expect_present { Compare::exists(&key_bytes) } else { Compare::absent(&key_bytes) };
@@ -132,16 +147,43 @@ impl Model {
         match &outcome.result {
             Some(outcome::Result::Applied(applied)) => {
                 assert!(expected && holds, "applied although it must not");
-                for (revision, op) in (applied.first_revision..).zip(&txn.ops) {
-                    let key = Key::from_bytes(bytes::Bytes::copy_from_slice(op.key())).expect("valid");
-                    match &op.kind {
-                        Some(quilt_proto::op::Kind::Put(put)) => {
+                let mut revisions = applied.first_revision..;
+                let mut revision = || revisions.next().expect("endless");
+                let mut ranges = applied.ranges.iter();
+                let there = self.live.clone();
+                for op in &txn.ops {
+                    let key = || Key::from_bytes(bytes::Bytes::copy_from_slice(op.key())).expect("valid");
+                    match op.kind.as_ref().expect("every model op has a kind") {
+                        quilt_proto::op::Kind::Put(put) => {
                             let expiry = if put.ttl_ms == 0 { 0 } else { at + put.ttl_ms };
-                            self.live.insert(key, (revision, expiry));
+                            self.live.insert(key(), (revision(), expiry));
                         }
-                        _ => drop(self.live.remove(&key)),
+                        quilt_proto::op::Kind::Delete(_) => {
+                            revision();
+                            self.live.remove(&key());
+                        }
+                        quilt_proto::op::Kind::DeleteRange(range) => {
+                            let told = ranges.next().expect("one for each range");
+                            let within = |key: &&Key| range.from <= *key.bytes() && *key.bytes() < range.to;
+                            let doomed: Vec<&Key> = there.keys().filter(within).collect();
+                            let limit = usize::try_from(range.limit).expect("small");
+                            assert_eq!(usize::try_from(told.deleted).expect("small"), doomed.len().min(limit));
+                            for key in doomed.iter().take(limit) {
+                                revision();
+                                self.live.remove(*key);
+                            }
+                            // Where to go on is at or before the first key that is left, and behind what was deleted.
+                            match doomed.get(limit) {
+                                Some(left) => assert!(!told.next.is_empty() && told.next <= *left.bytes()),
+                                None => assert!(told.next.is_empty() || doomed.len() == limit),
+                            }
+                            if let (false, Some(last)) = (told.next.is_empty(), doomed.iter().take(limit).next_back()) {
+                                assert!(told.next > *last.bytes() && told.next < range.to);
+                            }
+                        }
                     }
                 }
+                assert_eq!(revision(), applied.last_revision + 1, "revisions are consecutive");
             }
             Some(outcome::Result::Rejected(_)) => assert!(expected && !holds),
             Some(outcome::Result::Expired(_)) => assert!(!expected),

@@ -1,5 +1,6 @@
 //! Where keys of the service lie in the replicated key space, and back.
 
+use bytes::Bytes;
 use quilt_proto::{Key, KeyPrefix};
 use tonic::Status;
 
@@ -19,6 +20,21 @@ pub(super) fn key(name: &str) -> Result<Key, Status> {
 /// All keys.
 pub(super) fn all() -> KeyPrefix {
     KeyPrefix::resource(CLUSTER, GROUP, RESOURCE).expect("the parts are constants without a zero byte")
+}
+
+/// Keys that begin so, as the bounds of a range.
+pub(super) fn beginning(prefix: &str) -> Result<(Bytes, Bytes), Status> {
+    if prefix.is_empty() {
+        return Ok((all().bytes().clone(), all().end()));
+    }
+    // Without the zero byte that closes the name. No byte of UTF-8 is the highest, so the last one has a next.
+    let from = key(prefix)?.bytes().clone();
+    let from = from.slice(..from.len() - 1);
+    let mut to = from.to_vec();
+    if let Some(last) = to.last_mut() {
+        *last += 1;
+    }
+    Ok((from, to.into()))
 }
 
 /// What the client calls a key.

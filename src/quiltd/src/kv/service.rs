@@ -9,8 +9,8 @@ use tonic::{Request, Response, Status};
 use super::credentials::Credentials;
 use super::wire::kv_server::Kv;
 use super::wire::{
-    self, DeleteReply, DeleteRequest, GetReply, GetRequest, KeyValue, PutReply, PutRequest, RangeReply, RangeRequest,
-    WatchRequest,
+    self, DeleteRangeReply, DeleteRangeRequest, DeleteReply, DeleteRequest, GetReply, GetRequest, KeyValue, PutReply,
+    PutRequest, RangeReply, RangeRequest, WatchRequest,
 };
 use super::{place, watch};
 
@@ -18,6 +18,8 @@ use super::{place, watch};
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Keys of one page.
 const PAGE_KEYS_MAX: u32 = 1_000;
+/// Keys that one call may delete: as many as a transaction may write.
+const DELETED_KEYS_MAX: u32 = 5_000;
 /// Bytes of values of one page: below what gRPC clients take by default, with room for one more value.
 const PAGE_BYTES_MAX: usize = 1 << 20;
 
@@ -115,6 +117,31 @@ impl Kv for Service {
         let expected = expected_revision.map(|revision| Compare::at(&key, Revision::new(revision)));
         let revision = self.change(expected, Op::delete(&key)).await?;
         Ok(Response::new(DeleteReply { revision }))
+    }
+
+    async fn delete_range(&self, request: Request<DeleteRangeRequest>) -> Result<Response<DeleteRangeReply>, Status> {
+        let DeleteRangeRequest { prefix, from, limit } = self.admit(request).await?;
+        let limit = if limit == 0 { DELETED_KEYS_MAX } else { limit.min(DELETED_KEYS_MAX) };
+        let (begin, end) = place::beginning(&prefix)?;
+        let begin = if from.is_empty() { begin } else { begin.max(place::key(&from)?.bytes().clone()) };
+        if begin >= end {
+            return Err(Status::invalid_argument("from lies behind the keys that begin with prefix"));
+        }
+        let txn = Txn::new(Vec::new(), vec![Op::delete_range(begin, end, limit)]);
+        let (last, ranges) = match self.replica.propose(txn, DEADLINE).await {
+            Ok(Decision::Applied { last, ranges, .. }) => (last, ranges),
+            Ok(Decision::Rejected { .. }) => return Err(Status::internal("rejected without a compare")),
+            Err(error) => return Err(unwritten(error)),
+        };
+        let mut reply = DeleteRangeReply { revision: last.get(), ..DeleteRangeReply::default() };
+        for range in ranges {
+            reply.deleted = range.deleted;
+            if let Some(next) = range.next {
+                let next = Key::from_bytes(next).map_err(|error| Status::internal(error.to_string()))?;
+                place::name(&next).clone_into(&mut reply.next);
+            }
+        }
+        Ok(Response::new(reply))
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetReply>, Status> {

@@ -13,7 +13,9 @@ use super::Credentials;
 use super::service::Service;
 use super::wire::kv_server::Kv;
 use super::wire::watch_request::What;
-use super::wire::{DeleteRequest, Event, GetRequest, PutRequest, RangeRequest, WatchRequest, event};
+use super::wire::{
+    DeleteRangeRequest, DeleteRequest, Event, GetRequest, PutRequest, RangeRequest, WatchRequest, event,
+};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -110,6 +112,35 @@ async fn ranges_are_paged() {
     let all = kv.service.range(kv.asked(RangeRequest::default())).await.expect("read").into_inner();
     assert_eq!(all.items.len(), 7);
     assert!(!all.more);
+}
+
+/// A range goes as far as it is allowed, says where to go on, and leaves what does not begin so.
+#[tokio::test]
+async fn ranges_are_deleted_in_steps() {
+    let fixture = Fixture::new().await;
+    for key in ["a", "b", "b1", "b2", "b3", "c"] {
+        fixture.put(key, None).await.expect("stored");
+    }
+    let mut from = String::new();
+    let mut deleted = Vec::new();
+    loop {
+        let request = DeleteRangeRequest { prefix: "b".into(), from, limit: 2 };
+        let reply = fixture.service.delete_range(fixture.asked(request)).await.expect("deleted").into_inner();
+        deleted.push(reply.deleted);
+        from = reply.next;
+        if from.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(deleted, [2, 2]);
+    for (key, there) in [("a", true), ("b", false), ("b3", false), ("c", true)] {
+        assert_eq!(fixture.get(key, 0).await.is_some(), there, "{key}");
+    }
+    let behind = DeleteRangeRequest { prefix: "b".into(), from: "c".into(), limit: 0 };
+    let refused = fixture.service.delete_range(fixture.asked(behind)).await.expect_err("nothing lies there");
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    let rest = fixture.service.delete_range(fixture.asked(DeleteRangeRequest::default())).await.expect("deleted");
+    assert_eq!(rest.into_inner().deleted, 2);
 }
 
 /// A watch begins behind the given revision, gives each change under its prefix once and in order, and nothing else.

@@ -3,6 +3,7 @@
 mod compact;
 mod drop;
 mod expire;
+mod range;
 mod txn;
 
 use quilt_proto::state::command::Kind;
@@ -48,13 +49,13 @@ pub(crate) fn entry<S: Store + ?Sized>(
     Ok(())
 }
 
-/// The keys that an entry's transactions look at.
+/// The keys that an entry's transactions name one by one.
 pub(crate) fn keys(entry: &Entry) -> impl Iterator<Item = &Bytes> {
     let txns = entry.commands.iter().filter_map(|command| match &command.kind {
         Some(Kind::Txn(txn)) => Some(txn),
         _ => None,
     });
-    txns.flat_map(|txn| txn.compares.iter().map(|compare| &compare.key).chain(txn.ops.iter().map(txn::op_key)))
+    txns.flat_map(|txn| txn.compares.iter().map(|compare| &compare.key).chain(txn.ops.iter().filter_map(txn::op_key)))
 }
 
 /// Writes one object change at `revision`: version, history row, event.

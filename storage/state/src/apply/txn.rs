@@ -5,7 +5,8 @@ use quilt_proto::state::{Applied, Expired, Put, Rejected, compare, op, outcome};
 use quilt_proto::{Compare, Key, Op, Outcome, Record, Revision, Txn};
 
 use crate::apply::change;
-use crate::limits::{TXN_BYTES_MAX, TXN_COMPARES_MAX, TXN_OPS_MAX, VALUE_BYTES_MAX};
+use crate::apply::range::{self, Doomed};
+use crate::limits::{TXN_BYTES_MAX, TXN_COMPARES_MAX, TXN_OPS_MAX, TXN_RANGES_MAX, VALUE_BYTES_MAX};
 use crate::machine::{ApplyError, Facts};
 use crate::pending::{Head, Pending};
 use crate::session::Seen;
@@ -54,25 +55,46 @@ fn run<S: Store + ?Sized>(facts: &mut Facts, pending: &mut Pending<'_, S>, txn: 
             return Ok(outcome::Result::Rejected(Rejected { compare, mod_revision: found }).into());
         }
     }
+    // What ranges delete is known before the first write: every change names the transaction's last revision. Nothing else
+    // in it writes there, so the order does not matter.
+    let doomed = txn.ops.iter().map(|op| range::doomed(facts, pending, op)).collect::<Result<Vec<_>, _>>()?;
+    let doomed: Vec<Doomed> = doomed.into_iter().flatten().collect();
+    let changes = keys.len() + doomed.iter().map(|range| range.heads.len()).sum::<usize>();
     let first = facts.revision.next();
-    let last = Revision::new(facts.revision.get() + u64::try_from(keys.len()).unwrap_or(u64::MAX));
-    for (op, key) in txn.ops.iter().zip(&keys) {
-        facts.revision = facts.revision.next();
+    let last = Revision::new(facts.revision.get() + u64::try_from(changes).unwrap_or(u64::MAX));
+    let ranges = doomed.iter().map(Doomed::told).collect();
+    let (mut keys, mut doomed) = (keys.iter(), doomed.into_iter());
+    for op in &txn.ops {
         match &op.kind {
-            Some(op::Kind::Put(put)) => self::put(facts, pending, key, put, last)?,
+            Some(op::Kind::Put(put)) => {
+                let key = keys.next().ok_or(UNCHECKED)?;
+                facts.revision = facts.revision.next();
+                self::put(facts, pending, key, put, last)?;
+            }
             Some(op::Kind::Delete(_)) => {
+                let key = keys.next().ok_or(UNCHECKED)?;
+                facts.revision = facts.revision.next();
                 if let Some(previous) = pending.head(key.bytes())? {
                     change(pending, key, facts.revision, last, Some(previous), None)?;
                 }
             }
-            None => return Err(ApplyError::Broken("an operation without kind passed the check")),
+            Some(op::Kind::DeleteRange(_)) => {
+                for (key, previous) in doomed.next().ok_or(UNCHECKED)?.heads {
+                    facts.revision = facts.revision.next();
+                    change(pending, &key, facts.revision, last, Some(previous), None)?;
+                }
+            }
+            None => return Err(UNCHECKED),
         }
     }
-    Ok(outcome::Result::Applied(Applied { first_revision: first.get(), last_revision: last.get() }).into())
+    let applied = Applied { first_revision: first.get(), last_revision: last.get(), ranges };
+    Ok(outcome::Result::Applied(applied).into())
 }
 
+const UNCHECKED: ApplyError = ApplyError::Broken("an operation passed the check that has no kind or no key");
+
 /// An expired key counts as absent at once, swept or not.
-fn live<'a>(facts: &Facts, head: Option<&'a Head>) -> Option<&'a Record> {
+pub(super) fn live<'a>(facts: &Facts, head: Option<&'a Head>) -> Option<&'a Record> {
     head.map(|head| &*head.record)
         .filter(|record| record.expires_at_ms == 0 || record.expires_at_ms > facts.cluster_time_ms)
 }
@@ -109,7 +131,8 @@ fn splice(value: &Bytes, at: u32, revision: Revision) -> Bytes {
     }
 }
 
-/// Limits, well-formed keys, writes in one cluster (or the tenant range) only, no cluster that was dropped. What a
+/// The keys of puts and deletes, in their order, once it is sure that the transaction may be applied: limits, well-formed
+/// keys, ranges that nothing else writes into, writes in one cluster (or the tenant range) only, no cluster that was dropped. What a
 /// transaction in a cluster relies on may also stand in the tenant range: the credential it acts by, and the cluster's
 /// entry in the directory (architecture §3, step 2).
 fn check(facts: &Facts, txn: &Txn) -> Result<Vec<Key>, String> {
@@ -121,6 +144,7 @@ fn check(facts: &Facts, txn: &Txn) -> Result<Vec<Key>, String> {
         ));
     }
     let mut bytes = 0_usize;
+    let mut ranges = Vec::new();
     for op in &txn.ops {
         match &op.kind {
             Some(op::Kind::Put(put)) => {
@@ -134,25 +158,34 @@ fn check(facts: &Facts, txn: &Txn) -> Result<Vec<Key>, String> {
                 bytes += size;
             }
             Some(op::Kind::Delete(_)) => {}
+            Some(op::Kind::DeleteRange(range)) => ranges.push(range),
             None => return Err("operation without kind".into()),
         }
     }
     if bytes > TXN_BYTES_MAX {
         return Err(format!("transaction of {bytes} bytes is over the limit of {TXN_BYTES_MAX} bytes"));
     }
+    let deletions: usize = ranges.iter().map(|range| usize::try_from(range.limit).unwrap_or(usize::MAX)).sum();
+    if ranges.len() > TXN_RANGES_MAX || txn.ops.len() - ranges.len() + deletions > TXN_OPS_MAX {
+        return Err(format!(
+            "transaction of {} operations with {} delete-ranges of up to {deletions} keys is over the limit of \
+             {TXN_OPS_MAX} operations, {TXN_RANGES_MAX} of them delete-ranges",
+            txn.ops.len(),
+            ranges.len()
+        ));
+    }
     let parse = |bytes: Bytes| Key::from_bytes(bytes).map_err(|error| error.to_string());
     // Keys of events outlive the log entry: as pieces of it they would keep all of it in memory.
-    let keys = txn.ops.iter().map(|op| parse(Bytes::copy_from_slice(op_key(op)))).collect::<Result<Vec<_>, _>>()?;
+    let named = txn.ops.iter().filter_map(op_key);
+    let keys = named.map(|key| parse(Bytes::copy_from_slice(key))).collect::<Result<Vec<_>, _>>()?;
     let compared = txn.compares.iter().map(|Compare { key, .. }| parse(key.clone())).collect::<Result<Vec<_>, _>>()?;
-    let clusters = keys.iter().chain(&compared).map(|key| key.parts().cluster);
-    let own = keys
-        .first()
-        .map_or_else(|| clusters.clone().find(|cluster| !cluster.is_empty()), |key| Some(key.parts().cluster));
-    if let Some(own) = own {
-        let foreign = |key: &&Key| key.parts().cluster != own;
-        let relied_on = |key: &&Key| !key.parts().cluster.is_empty() && foreign(key);
-        if let Some(other) = keys.iter().find(foreign).or_else(|| compared.iter().find(relied_on)) {
-            return Err(format!("transaction touches two clusters: '{own}' and '{}'", other.parts().cluster));
+    let emptied = range::clusters(&ranges, &keys)?;
+    let cluster = |key: &Key| key.parts().cluster.to_owned();
+    let written: Vec<String> = keys.iter().map(cluster).chain(emptied).collect();
+    let relied_on: Vec<String> = compared.iter().map(cluster).filter(|cluster| !cluster.is_empty()).collect();
+    if let Some(own) = written.first().or_else(|| relied_on.first()) {
+        if let Some(other) = written.iter().chain(&relied_on).find(|cluster| *cluster != own) {
+            return Err(format!("transaction touches two clusters: '{own}' and '{other}'"));
         }
         if facts.dropped.contains(own) {
             return Err(format!("cluster '{own}' was deleted"));
@@ -161,12 +194,12 @@ fn check(facts: &Facts, txn: &Txn) -> Result<Vec<Key>, String> {
     Ok(keys)
 }
 
-pub(super) const fn op_key(op: &Op) -> &Bytes {
-    static EMPTY: Bytes = Bytes::new();
+/// The key a put or delete is about.
+pub(super) const fn op_key(op: &Op) -> Option<&Bytes> {
     match &op.kind {
-        Some(op::Kind::Put(put)) => &put.key,
-        Some(op::Kind::Delete(delete)) => &delete.key,
-        None => &EMPTY,
+        Some(op::Kind::Put(put)) => Some(&put.key),
+        Some(op::Kind::Delete(delete)) => Some(&delete.key),
+        Some(op::Kind::DeleteRange(_)) | None => None,
     }
 }
 
