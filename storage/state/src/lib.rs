@@ -33,6 +33,7 @@
 #![deny(clippy::float_arithmetic, clippy::cast_possible_truncation, clippy::indexing_slicing)]
 
 mod apply;
+pub mod audit;
 mod hash;
 pub mod horizon;
 pub mod invariant;
@@ -47,6 +48,7 @@ mod session;
 pub mod store;
 pub mod view;
 
+pub use audit::{Audit, Audited, Stride};
 pub use hash::StateHash;
 pub use horizon::Horizon;
 pub use machine::{Applied, ApplyError, Input, Machine, Payload, Position, RequestOutcome, persisted_position};

@@ -9,6 +9,7 @@ use quilt_proto::state::MachineState;
 use quilt_proto::{Entry, Event, Outcome, RequestId, Revision};
 
 use crate::apply;
+use crate::audit::Audit;
 use crate::hash::StateHash;
 use crate::horizon::Horizon;
 use crate::pending::Pending;
@@ -121,6 +122,7 @@ pub struct Machine<S: ?Sized> {
     position: Option<Position>,
     membership: Bytes,
     recent: Recent,
+    audit: Arc<Audit>,
     store: Arc<S>,
 }
 
@@ -154,8 +156,22 @@ impl<S: Store + ?Sized> Machine<S> {
         let position = (row.applied_index != 0 || row.applied_term != 0 || !row.membership.is_empty())
             .then_some(Position { index: row.applied_index, term: row.applied_term, leader: row.applied_leader });
         let hash = StateHash::from_halves(row.hash_high, row.hash_low);
-        let recent = Recent::default();
-        Ok(Self { facts, hash, live_keys: row.live_keys, position, membership: row.membership, recent, store })
+        let (recent, audit) = (Recent::default(), Arc::default());
+        Ok(Self { facts, hash, live_keys: row.live_keys, position, membership: row.membership, recent, audit, store })
+    }
+
+    /// Goes on with the audits of a machine whose state this one's takes the place of.
+    #[must_use]
+    pub fn with_audit(mut self, audit: Arc<Audit>) -> Self {
+        audit.replaced();
+        self.audit = audit;
+        self
+    }
+
+    /// Compares the rows with the hash, piece by piece, whenever somebody reads.
+    #[must_use]
+    pub const fn audit(&self) -> &Arc<Audit> {
+        &self.audit
     }
 
     /// Keeps at most so many bytes of latest versions in memory. Changes how fast the machine is and nothing it does.
@@ -171,7 +187,11 @@ impl<S: Store + ?Sized> Machine<S> {
     /// The replica must stop; nothing of this call was written, and the machine must not be used again.
     pub fn apply(&mut self, inputs: &[Input]) -> Result<Applied, ApplyError> {
         let store = Arc::clone(&self.store);
+        let audit = Arc::clone(&self.audit);
+        // Held until the rows are written: a reader sees what its sum is of.
+        let mut reader = audit.reader();
         let mut pending = Pending::new(&*store, &self.recent, self.hash, self.live_keys);
+        pending.noted = reader.is_reading().then(Vec::new);
         let mut applied = Applied::default();
         pending.prefetch(inputs.iter().filter_map(Input::entry).flat_map(apply::keys).collect())?;
         for input in inputs {
@@ -190,11 +210,15 @@ impl<S: Store + ?Sized> Machine<S> {
             }
         }
         self.facts.sessions.write(&mut pending);
-        let Pending { mut batch, events, hash, live_keys, heads, .. } = pending;
+        let Pending { mut batch, events, hash, live_keys, heads, noted, .. } = pending;
+        for (key, old, new) in noted.unwrap_or_default() {
+            reader.changed(&key, old, new);
+        }
         self.hash = hash;
         self.live_keys = live_keys;
         batch.put(Family::Meta, row::MACHINE, self.row().encode_to_vec());
         store.write(&batch)?;
+        drop(reader);
         self.recent.keep(heads);
         applied.events = events;
         Ok(applied)

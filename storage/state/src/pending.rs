@@ -56,12 +56,14 @@ pub(crate) struct Pending<'a, S: ?Sized> {
     pub(crate) hash: StateHash,
     /// Keys that are there after this batch.
     pub(crate) live_keys: u64,
+    /// For an audit, if there is one: each change of a latest version, by what it takes from the hash and what it adds.
+    pub(crate) noted: Option<Vec<(Bytes, StateHash, StateHash)>>,
 }
 
 impl<'a, S: Store + ?Sized> Pending<'a, S> {
     pub(crate) const fn new(store: &'a S, recent: &'a Recent, hash: StateHash, live_keys: u64) -> Self {
         let batch = Batch { writes: Vec::new() };
-        Self { store, recent, heads: BTreeMap::new(), batch, events: Vec::new(), hash, live_keys }
+        Self { store, recent, heads: BTreeMap::new(), batch, events: Vec::new(), hash, live_keys, noted: None }
     }
 
     /// The first `limit` rows with `from <= key < to` as they stand after this batch, and whether there are more.
@@ -191,6 +193,7 @@ impl<'a, S: Store + ?Sized> Pending<'a, S> {
         };
         if let Some(head) = &head {
             self.hash.replace(None, head.hash);
+            self.note(key, StateHash::default(), head.hash);
             self.live_keys += 1;
             if head.record.expires_at_ms != 0 {
                 self.batch.put(Family::Expiry, row::expiry(head.record.expires_at_ms, key), Bytes::new());
@@ -214,9 +217,16 @@ impl<'a, S: Store + ?Sized> Pending<'a, S> {
     /// Takes a latest version out of hash, count and expiry rows.
     fn take_out(&mut self, key: &[u8], head: &Head) {
         self.hash.subtract(head.hash);
+        self.note(key, head.hash, StateHash::default());
         self.live_keys = self.live_keys.saturating_sub(1);
         if head.record.expires_at_ms != 0 {
             self.batch.delete(Family::Expiry, row::expiry(head.record.expires_at_ms, key));
+        }
+    }
+
+    fn note(&mut self, key: &[u8], old: StateHash, new: StateHash) {
+        if let Some(noted) = &mut self.noted {
+            noted.push((Bytes::copy_from_slice(key), old, new));
         }
     }
 

@@ -112,6 +112,20 @@ pub trait Store: Send + Sync + 'static {
         visit: &mut dyn FnMut(&[u8], &[u8]) -> Step,
     ) -> Result<(), StoreError>;
 
+    /// As [`Store::scan`], for a reader who looks at everything once: what is read is not kept at hand.
+    ///
+    /// # Errors
+    /// As [`Store::scan`].
+    fn read_through(
+        &self,
+        family: Family,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Step,
+    ) -> Result<(), StoreError> {
+        self.scan(family, from, to, visit)
+    }
+
     /// For each of these places in `Versions` the first row at or behind it that has the same [`stem`], if there is one:
     /// `visit` is told which place it is and the row's value, until it stops. Places in ascending order are found fastest.
     ///

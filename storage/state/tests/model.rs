@@ -7,7 +7,10 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use quilt_proto::state::{Acknowledge, Compact, Expire, RegisterSession, command, outcome};
 use quilt_proto::{Command, Compare, Entry, EventKind, Key, KeyPrefix, Op, Put, RequestId, Revision, Txn};
-use quilt_state::{Input, Limit, Machine, MemoryStore, Payload, Position, Refounding, View, invariant, refound};
+use quilt_state::{
+    Audited, Input, Limit, Machine, MemoryStore, Payload, Position, Refounding, Stride, View, audit::audit, invariant,
+    refound,
+};
 
 #[derive(Clone, Debug)]
 enum Act {
@@ -217,14 +220,19 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
 
     #[test]
-    fn machine_agrees_with_the_model(acts in acts(), batch in 1..7_usize, recent_bytes in 0..2_000_usize) {
+    fn machine_agrees_with_the_model(acts in acts(), batch in 1..7_usize, recent_bytes in 0..2_000_usize, page in 1..400_usize) {
         let inputs = entries(&acts);
         let store = Arc::new(MemoryStore::new());
         let mut machine = Machine::open(Arc::clone(&store)).expect("opens").with_recent_bytes(recent_bytes);
         let mut model = Model::default();
-        let mut published = Vec::new();
+        let (mut published, mut audits) = (Vec::new(), 0_u32);
         for input in &inputs {
             let applied = machine.apply(std::slice::from_ref(input)).expect("applies");
+            // An audit reads a row or two after every entry, and finds what apply has written.
+            if let Stride::Done(Audited { kept, found, .. }) = machine.audit().step(&*store, page).expect("readable") {
+                prop_assert_eq!(kept, found);
+                audits += 1;
+            }
             let Payload::Entry(entry) = &input.payload else { unreachable!() };
             for (command, outcome) in entry.commands.iter().zip(&applied.outcomes) {
                 let Some(command::Kind::Txn(txn)) = &command.kind else { unreachable!("outcomes are of txns") };
@@ -233,6 +241,10 @@ proptest! {
             published.extend(applied.events);
             prop_assert_eq!(invariant::violations(&*store).expect("readable"), Vec::<String>::new());
         }
+
+        prop_assert!(audits > 0 || inputs.len() < 60 || page < 300, "audits come to an end");
+        let audited = audit(&*store).expect("readable");
+        prop_assert!(audited.fits() && audited.kept == machine.hash());
 
         // The state is what the model believes.
         let now = machine.horizon().cluster_time_ms;
