@@ -1,0 +1,194 @@
+//! The load of Quilt clients: workloads made under Idempotency-Keys and sent again until an answer comes, changed and deleted; join
+//! tokens with more joiners at once than uses.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::dice::Dice;
+use super::session::{Answer, As, Call, Session};
+use super::shape::Shape;
+use super::stage::Stage;
+use crate::cluster::text;
+use crate::history::{Freshness, Object, Outcome, Request, Writers};
+
+/// Times a request is sent under its key.
+const SENT: u32 = 5;
+/// Most uses of a token.
+const USES: u64 = 3;
+/// Beginning of what a stage knows of its workloads.
+const WORKLOADS: &str = "workload ";
+/// What a stage knows its cluster by.
+const CLUSTER: &str = "cluster";
+/// What a stage knows the place of its workloads by.
+const COLLECTION: &str = "collection";
+
+/// The cluster of a stage: room for many nodes, whose silence does not matter.
+pub(super) fn cluster(stage: &Stage) -> Value {
+    json!({"name": format!("oracle-{}", stage.tag), "pod_cidr": "10.0.0.0/12", "node_cidr_prefix": 26,
+        "node_timeout_secs": 3600})
+}
+
+/// Names the collections of the cluster and watches them as Kubernetes clients do.
+pub(super) fn watch(stage: &Stage, sessions: &[Session], made: &Value, dice: &mut Dice) {
+    let cluster = text(&made["id"]);
+    stage.learn(CLUSTER, cluster.clone());
+    let virtual_api = format!("/clusters/{cluster}");
+    let mut add = |path: &str, shape| {
+        stage.collection(sessions, &format!("{virtual_api}{path}"), shape, Writers::Shared, &As::Tenant, dice)
+    };
+    let workloads = add("/apis/quilt.sh/v1/workloads", Shape::Workload);
+    add("/api/v1/nodes", Shape::Node);
+    add("/api/v1/pods", Shape::Pod);
+    stage.learn(COLLECTION, workloads.to_string());
+}
+
+struct Doing<'a> {
+    stage: &'a Stage,
+    session: &'a Session,
+    cluster: String,
+    collection: u16,
+    dice: Dice,
+}
+
+/// One step of one client.
+pub(super) async fn step(stage: &Arc<Stage>, session: &Session, dice: Dice) {
+    let (Some(cluster), Some(collection)) = (stage.recall(CLUSTER), stage.recall(COLLECTION)) else { return };
+    let Ok(collection) = collection.parse() else { return };
+    let mut doing = Doing { stage, session, cluster, collection, dice };
+    match doing.dice.below(100) {
+        0..35 => doing.create().await,
+        35..60 => doing.get().await,
+        60..75 => doing.put().await,
+        75..93 => doing.delete().await,
+        _ => doing.join().await,
+    }
+}
+
+impl Doing<'_> {
+    fn workloads(&self) -> String {
+        format!("/api/clusters/{}/workloads", self.cluster)
+    }
+
+    fn spec(name: &str, value: &str, replicas: u64) -> Value {
+        json!({"name": name, "replicas": replicas, "command": ["x"], "environment": {"value": value}})
+    }
+
+    fn object(&self, name: &str) -> Object {
+        Object { collection: self.collection, name: name.to_owned() }
+    }
+
+    async fn ask(&self, place: usize, call: Call<'_>, request: Request) -> Answer {
+        let read = |body: &Value| match body["spec"].is_object() {
+            true => Outcome::Object(Shape::Workload.seen(body)),
+            false => Outcome::Done { uid: String::new() },
+        };
+        self.session.ask(&self.stage.recorder, place, call, request, read).await
+    }
+
+    /// Sends one request under one key until it is answered; sometimes twice at once, through two replicas.
+    async fn create(&mut self) {
+        let value = self.stage.value();
+        let name = format!("w-{value}");
+        let (path, key) = (self.workloads(), format!("key-{value}"));
+        let body = Self::spec(&name, &value, 1 + self.dice.below(2));
+        let first = self.session.any(&mut self.dice);
+        let twice = self.dice.percent(25);
+        for attempt in 0..SENT {
+            let send = |place: usize| {
+                let request =
+                    Request::Create { object: self.object(&name), value: value.clone(), key: Some(key.clone()) };
+                let call = Call::new(As::Tenant, Method::POST, &path).body(&body).header("idempotency-key", &key);
+                self.ask(place, call, request)
+            };
+            let place = first + attempt as usize;
+            let answers = if twice { join_all([send(place), send(place + 1)]).await } else { vec![send(place).await] };
+            let made = answers.iter().find_map(|answer| match &answer.outcome {
+                Outcome::Object(seen) => Some(seen.uid.clone()),
+                _ => None,
+            });
+            if let Some(id) = made {
+                self.stage.learn(&format!("{WORKLOADS}{name}"), id);
+                return;
+            }
+            // Only who does not know what happened, or is told to come again, sends it again.
+            let open = answers.iter().any(|answer| answer.is_unknown() || answer.refused() == Some(503));
+            if !open {
+                return;
+            }
+        }
+    }
+
+    /// One of the workloads: its name and its path.
+    fn some(&mut self) -> Option<(String, String)> {
+        let (known, id) = self.stage.some(WORKLOADS, &mut self.dice)?;
+        let name = known.trim_start_matches(WORKLOADS).to_owned();
+        Some((name, format!("{}/{id}", self.workloads())))
+    }
+
+    async fn get(&mut self) {
+        let Some((name, mut path)) = self.some() else { return self.create().await };
+        let freshness = if self.dice.percent(15) { Freshness::Any } else { Freshness::Latest };
+        if freshness == Freshness::Any {
+            path.push_str("?consistency=stale");
+        }
+        let place = self.session.any(&mut self.dice);
+        let request = Request::Get { object: self.object(&name), freshness };
+        self.ask(place, Call::new(As::Tenant, Method::GET, &path), request).await;
+    }
+
+    async fn put(&mut self) {
+        let Some((name, path)) = self.some() else { return self.create().await };
+        let value = self.stage.value();
+        let body = Self::spec(&name, &value, 1 + self.dice.below(2));
+        let place = self.session.any(&mut self.dice);
+        let request = Request::Update { object: self.object(&name), value, expected: None };
+        self.ask(place, Call::new(As::Tenant, Method::PUT, &path).body(&body), request).await;
+    }
+
+    async fn delete(&mut self) {
+        let Some((name, path)) = self.some() else { return self.create().await };
+        let place = self.session.any(&mut self.dice);
+        let request = Request::Delete { object: self.object(&name), expected: None };
+        let answer = self.ask(place, Call::new(As::Tenant, Method::DELETE, &path), request).await;
+        // Afterwards others may still ask for it, and are to be told that it is not there; then it is forgotten.
+        if answer.refused() == Some(404) {
+            self.stage.forget(&format!("{WORKLOADS}{name}"));
+        }
+    }
+
+    /// One token, more joiners at once than it has uses, each through whichever replica.
+    async fn join(&mut self) {
+        let uses = 1 + self.dice.below(USES);
+        let token = self.stage.value();
+        let (path, key) = (format!("/api/clusters/{}/join-tokens", self.cluster), format!("key-{token}"));
+        let body = json!({"ttl_secs": 86400, "max_uses": uses});
+        let mut secret = String::new();
+        for _ in 0..SENT {
+            let place = self.session.any(&mut self.dice);
+            let call = Call::new(As::Tenant, Method::POST, &path).body(&body).header("idempotency-key", &key);
+            let answer = self.ask(place, call, Request::IssueToken { token: token.clone(), uses }).await;
+            secret = text(&answer.body["join_token"]);
+            if !secret.is_empty() {
+                break;
+            }
+        }
+        if secret.is_empty() {
+            return;
+        }
+        let register = format!("/api/agent/clusters/{}/nodes/register", self.cluster);
+        let joiners: Vec<(usize, String)> =
+            (0..uses * 2 + 1).map(|number| (self.session.any(&mut self.dice), format!("n-{token}-{number}"))).collect();
+        let joining = joiners.into_iter().map(|(place, node)| {
+            let (this, token, secret, register) = (&*self, token.clone(), secret.clone(), register.clone());
+            async move {
+                let body = json!({"name": node, "bridge_name": "q0", "dns_port": 53, "egress_limit_mbit": 0});
+                let call = Call::new(As::Joiner(secret), Method::POST, &register).body(&body);
+                this.ask(place, call, Request::Join { token, node: node.clone() }).await
+            }
+        });
+        join_all(joining).await;
+    }
+}

@@ -1,0 +1,258 @@
+//! [`Stage`]: one closed part of a load, with a history of its own: names that nobody else uses, watches of all of them, and an end at
+//! which everything is looked at once more. A long run is a row of stages, so that its memory does not grow.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::dice::Dice;
+use super::session::{As, Call, Session};
+use super::shape::Shape;
+use super::watcher::{Plan, Watcher, listed};
+use crate::history::{
+    Collection, Freshness, History, Outcome, Page, Reader, Recorder, Recording, Request, Revision, Selector, Writers,
+};
+
+/// How long watches may take to come to the end when the writing has stopped.
+const CATCH_UP: Duration = Duration::from_secs(45);
+
+/// Pause between two looks at what is waited for.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A collection of a stage.
+#[derive(Debug, Clone)]
+pub(super) struct Watched {
+    pub(super) id: u16,
+    pub(super) path: String,
+    pub(super) shape: Shape,
+    pub(super) who: As,
+}
+
+#[derive(Debug)]
+struct Following {
+    plan: Plan,
+    recording: Recording,
+    position: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+/// One part of a load.
+#[derive(Debug)]
+pub(super) struct Stage {
+    /// Makes its names its own.
+    pub(super) tag: String,
+    pub(super) recorder: Recorder,
+    values: AtomicU64,
+    under_way: AtomicUsize,
+    /// The latest revision a client has seen of an object, or an id, by its name.
+    known: Mutex<BTreeMap<String, String>>,
+    collections: Mutex<Vec<Watched>>,
+    following: Mutex<Vec<Following>>,
+    hurry: watch::Sender<bool>,
+}
+
+/// Keeps a stage open while a step of it runs.
+#[derive(Debug)]
+pub(super) struct Step(Arc<Stage>);
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Stage {
+    pub(super) fn new(tag: String, seed: u64) -> Self {
+        Self {
+            tag,
+            recorder: Recorder::new(seed),
+            values: AtomicU64::new(0),
+            under_way: AtomicUsize::new(0),
+            known: Mutex::default(),
+            collections: Mutex::default(),
+            following: Mutex::default(),
+            hurry: watch::Sender::new(false),
+        }
+    }
+
+    pub(super) fn step(self: &Arc<Self>) -> Step {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        Step(Arc::clone(self))
+    }
+
+    /// A value that nobody has written.
+    pub(super) fn value(&self) -> String {
+        format!("{}-v{}", self.tag, self.values.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn learn(&self, name: &str, what: String) {
+        self.known().insert(name.to_owned(), what);
+    }
+
+    pub(super) fn forget(&self, name: &str) {
+        self.known().remove(name);
+    }
+
+    pub(super) fn recall(&self, name: &str) -> Option<String> {
+        self.known().get(name).cloned()
+    }
+
+    /// Some name it knows with this beginning.
+    pub(super) fn some(&self, beginning: &str, dice: &mut Dice) -> Option<(String, String)> {
+        let known = self.known();
+        let all: Vec<_> = known.iter().filter(|(name, _)| name.starts_with(beginning)).collect();
+        let place = usize::try_from(dice.below(all.len() as u64)).ok()?;
+        all.get(place).map(|(name, what)| ((*name).clone(), (*what).clone()))
+    }
+
+    /// Names a collection and watches it: through every replica at a time, and from one to the other.
+    pub(super) fn collection(
+        &self,
+        sessions: &[Session],
+        path: &str,
+        shape: Shape,
+        writers: Writers,
+        who: &As,
+        dice: &mut Dice,
+    ) -> u16 {
+        let id = self.recorder.collection(Collection { path: path.to_owned(), writers });
+        let watched = Watched { id, path: path.to_owned(), shape, who: who.clone() };
+        self.collections.lock().unwrap_or_else(PoisonError::into_inner).push(watched.clone());
+        let places = sessions.first().map_or(0..0, Session::places);
+        for place in places {
+            self.watch(dice.pick(sessions), &watched, Manner { place, ..Manner::PINNED }, dice);
+        }
+        self.watch(dice.pick(sessions), &watched, Manner::ROAMING, dice);
+        id
+    }
+
+    /// Watches a collection in a certain manner.
+    pub(super) fn watch(&self, session: &Session, watched: &Watched, manner: Manner, dice: &mut Dice) {
+        let plan = Plan {
+            path: watched.path.clone(),
+            collection: watched.id,
+            shape: watched.shape,
+            who: watched.who.clone(),
+            selector: manner.selector,
+            reader: manner.reader,
+            place: manner.place,
+            initial: manner.initial,
+            seconds: manner.seconds,
+        };
+        let dice = Dice::new(dice.throw());
+        let watcher = Watcher::new(session.clone(), &self.recorder, plan, dice, self.hurry.subscribe());
+        let (plan, recording, position) = (watcher.plan().clone(), watcher.recording(), watcher.position());
+        let task = tokio::spawn(watcher.run());
+        let following = Following { plan, recording, position, task };
+        self.following.lock().unwrap_or_else(PoisonError::into_inner).push(following);
+    }
+
+    pub(super) fn watched(&self) -> Vec<Watched> {
+        self.collections.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits for what is under way, but not for ever.
+    pub(super) async fn quiet(&self, patience: Duration) {
+        let started = Instant::now();
+        while self.under_way.load(Ordering::Relaxed) > 0 && started.elapsed() < patience {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Lists everything through every replica, lets every watch come to the end, and gives out the history.
+    pub(super) async fn close(&self, sessions: &[Session], patience: Duration) -> History {
+        self.quiet(patience).await;
+        self.hurry.send_replace(true);
+        let mut last: BTreeMap<u16, Vec<(String, String, Revision)>> = BTreeMap::new();
+        if let Some(session) = sessions.first() {
+            for watched in self.watched() {
+                for place in session.places() {
+                    if let Some(shown) = self.audit(session, &watched, place).await {
+                        last.insert(watched.id, shown);
+                    } else {
+                        let about =
+                            format!("final list of {} through replica {}", watched.path, session.replica(place));
+                        self.recorder.note(&about, "not answered".into());
+                    }
+                }
+            }
+        }
+        let following = std::mem::take(&mut *self.following.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut waiting = Vec::new();
+        for one in &following {
+            let shown = last.get(&one.plan.collection).map(Vec::as_slice).unwrap_or_default();
+            let chosen = shown.iter().filter(|(name, group, _)| {
+                one.plan.selector.as_ref().is_none_or(|selector: &Selector| selector.chooses(name, group))
+            });
+            if let Some(awaited) = chosen.map(|(.., revision)| *revision).max() {
+                one.recording.awaits(awaited);
+                waiting.push((Arc::clone(&one.position), awaited));
+            }
+        }
+        let started = Instant::now();
+        while waiting.iter().any(|(position, awaited)| position.load(Ordering::Relaxed) < *awaited)
+            && started.elapsed() < CATCH_UP
+        {
+            tokio::time::sleep(LOOK).await;
+        }
+        for one in following {
+            one.task.abort();
+            let _aborted = one.task.await;
+            one.recording.leave();
+        }
+        self.recorder.finish()
+    }
+
+    async fn audit(
+        &self,
+        session: &Session,
+        watched: &Watched,
+        place: usize,
+    ) -> Option<Vec<(String, String, Revision)>> {
+        let started = Instant::now();
+        while started.elapsed() < CATCH_UP {
+            let request = Request::List {
+                collection: watched.id,
+                selector: None,
+                freshness: Freshness::Latest,
+                page: Page::Whole,
+            };
+            let call = Call::new(watched.who.clone(), Method::GET, &watched.path);
+            let shape = watched.shape;
+            let answer = session.ask(&self.recorder, place, call, request, |body| listed(shape, body)).await;
+            if let Outcome::Items { items, .. } = answer.outcome {
+                return Some(items.into_iter().map(|seen| (seen.name, seen.group, seen.revision)).collect());
+            }
+            tokio::time::sleep(LOOK * 4).await;
+        }
+        None
+    }
+}
+
+/// How a collection is watched.
+#[derive(Debug, Clone)]
+pub(super) struct Manner {
+    pub(super) selector: Option<Selector>,
+    pub(super) reader: Reader,
+    pub(super) place: usize,
+    pub(super) initial: bool,
+    pub(super) seconds: Option<u64>,
+}
+
+impl Manner {
+    /// One connection for as long as it holds.
+    pub(super) const PINNED: Self =
+        Self { selector: None, reader: Reader::Pinned, place: 0, initial: false, seconds: None };
+    /// Many short ones, from one replica to the other.
+    pub(super) const ROAMING: Self =
+        Self { selector: None, reader: Reader::Roaming, place: 0, initial: false, seconds: Some(8) };
+}
