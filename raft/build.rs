@@ -1,7 +1,8 @@
 //! Compiles the peer service. No `protoc` is needed.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo:rerun-if-changed=../proto/proto/peer.proto");
+    // It names words of the state machine, which lie beside it.
+    println!("cargo:rerun-if-changed=../proto/proto");
     let files = protox::compile(["../proto/proto/peer.proto"], ["../proto/proto"])?;
     tonic_prost_build::configure()
         .bytes(".")
