@@ -54,7 +54,7 @@ async fn write(replica: Replica, writer: u64, stop: watch::Receiver<bool>) -> Tr
             None => Op::delete(key),
         });
         let decision = replica.propose(Txn::new(vec![], ops.collect()), DEADLINE).await.expect("decided");
-        let Decision::Applied { first, last } = decision else { panic!("nothing was compared: {decision:?}") };
+        let Decision::Applied { first, last, .. } = decision else { panic!("nothing was compared: {decision:?}") };
         for (revision, (key, now)) in (first.get()..).map(Revision::new).zip(wanted) {
             let before = match &now {
                 Some(value) => held.insert(key.clone(), (revision, value.clone())),
