@@ -36,9 +36,9 @@ struct Arguments {
     /// Requests due per second over all clients (open loop); latency counts from when a request was due.
     #[arg(long, value_name = "N")]
     rate: Option<u64>,
-    /// Deaths of a leader, on each side.
+    /// Losses of a leader of each kind (kill, pause, hand-over), on each side.
     #[arg(long, value_name = "N")]
-    kills: Option<usize>,
+    losses: Option<usize>,
     /// Keys that clients choose from.
     #[arg(long, value_name = "N")]
     keys: Option<u64>,
@@ -70,8 +70,8 @@ const SLICE_MIN: Duration = Duration::from_secs(2);
 const PAIRS: usize = 20;
 const PAIRS_QUICK: usize = 5;
 const PAIRS_MIN: usize = 3;
-const KILLS: usize = 50;
-const KILLS_QUICK: usize = 5;
+const LOSSES: usize = 50;
+const LOSSES_QUICK: usize = 5;
 const KEYS: u64 = 100_000;
 const KEYS_QUICK: u64 = 20_000;
 
@@ -112,7 +112,8 @@ fn plan(arguments: &Arguments, under: PathBuf) -> Plan {
         pairs: if quick { PAIRS_QUICK } else { PAIRS },
         slice: if quick { SLICE_QUICK } else { SLICE },
         keys: arguments.keys.unwrap_or(if quick { KEYS_QUICK } else { KEYS }).max(1),
-        kills: arguments.kills.unwrap_or(if quick { KILLS_QUICK } else { KILLS }),
+        losses: arguments.losses.unwrap_or(if quick { LOSSES_QUICK } else { LOSSES }),
+        long: !quick && arguments.minutes.is_none(),
         rate: arguments.rate,
         under,
         etcd: arguments.etcd.clone(),
@@ -125,8 +126,8 @@ fn plan(arguments: &Arguments, under: PathBuf) -> Plan {
         while plan.estimate() > limit && plan.pairs > PAIRS_MIN {
             plan.pairs -= 1;
         }
-        while plan.estimate() > limit && arguments.kills.is_none() && plan.kills > PAIRS_MIN {
-            plan.kills -= 1;
+        while plan.estimate() > limit && arguments.losses.is_none() && plan.losses > PAIRS_MIN {
+            plan.losses -= 1;
         }
     }
     plan

@@ -9,7 +9,7 @@ use super::pairs::Pair;
 pub struct Case {
     /// What is measured.
     pub what: What,
-    /// Clients at once; of a leader's death the survivors' writers.
+    /// Clients at once; where the leader is lost, the writers at servers that stay.
     pub clients: usize,
     /// Bytes of each value.
     pub value_bytes: usize,
@@ -22,34 +22,72 @@ pub enum What {
     Load(Work),
     /// Syncs of the disk under a load of puts.
     Syncs,
-    /// The leader's death.
-    LeaderKill,
+    /// Writes while the leader is lost.
+    Gap(LeaderLoss),
+    /// Memory and elections over a million and a half writes.
+    Soak,
+    /// The start of a server that holds a gigabyte.
+    ColdStart,
+    /// Watches on which nothing happens.
+    IdleWatch,
+}
+
+/// How a leader ceases to lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaderLoss {
+    /// `kill -9`.
+    Kill,
+    /// `SIGSTOP`: its connections stay open and silent.
+    Pause,
+    /// It hands over, as an operator asks it to.
+    Transfer,
+}
+
+impl LeaderLoss {
+    /// The row's name, and that of the longest gap.
+    #[must_use]
+    pub const fn rows(self) -> [&'static str; 2] {
+        match self {
+            Self::Kill => ["leader-kill", "leader-kill-max"],
+            Self::Pause => ["leader-pause", "leader-pause-max"],
+            Self::Transfer => ["leader-transfer", "leader-transfer-max"],
+        }
+    }
+}
+
+const fn case(what: What, clients: usize, value_bytes: usize) -> Case {
+    Case { what, clients, value_bytes }
 }
 
 const fn load(work: Work, clients: usize, value_bytes: usize) -> Case {
-    Case { what: What::Load(work), clients, value_bytes }
+    case(What::Load(work), clients, value_bytes)
 }
 
 const SMALL: usize = 256;
 const LARGE: usize = 1_024;
 
 /// All of them, in the order in which they are run.
-pub const ALL: [Case; 15] = [
+pub const ALL: [Case; 20] = [
     load(Work::Put, 256, SMALL),
     load(Work::Put, 256, LARGE),
     load(Work::Put, 1, SMALL),
     load(Work::Put, 64, SMALL),
     load(Work::Put, 1_000, SMALL),
     load(Work::Put, 1_000, LARGE),
-    Case { what: What::Syncs, clients: 256, value_bytes: SMALL },
-    Case { what: What::Syncs, clients: 256, value_bytes: LARGE },
+    case(What::Syncs, 256, SMALL),
+    case(What::Syncs, 256, LARGE),
     load(Work::Get(Freshness::Linear), 1, SMALL),
     load(Work::Get(Freshness::Linear), 64, SMALL),
     load(Work::Get(Freshness::Linear), 256, SMALL),
     load(Work::Get(Freshness::Linear), 1_000, SMALL),
     load(Work::Get(Freshness::Stale), 256, SMALL),
     load(Work::Fanout, 1_000, SMALL),
-    Case { what: What::LeaderKill, clients: 2, value_bytes: SMALL },
+    case(What::IdleWatch, 10_000, SMALL),
+    case(What::Gap(LeaderLoss::Kill), 2, SMALL),
+    case(What::Gap(LeaderLoss::Pause), 2, SMALL),
+    case(What::Gap(LeaderLoss::Transfer), 3, SMALL),
+    case(What::Soak, 256, LARGE),
+    case(What::ColdStart, 256, LARGE),
 ];
 
 /// One quantity of a case.
@@ -132,7 +170,7 @@ impl Case {
                 "watch-fanout" "1/s" per_second, "watch-fanout-p50" "ms" p50, "watch-fanout-p99" "ms" p99,
                 "cpu-us-per-delivery" "us" cpu_us,
             ],
-            What::Syncs | What::LeaderKill => &[],
+            What::Syncs | What::Gap(_) | What::Soak | What::ColdStart | What::IdleWatch => &[],
         }
     }
 
@@ -152,9 +190,18 @@ impl Case {
         let names: Vec<&str> = match self.what {
             What::Load(_) => self.quantities().iter().map(|quantity| quantity.name).collect(),
             What::Syncs => vec!["fsyncs-per-commit"],
-            What::LeaderKill => vec!["leader-kill"],
+            What::Gap(loss) => loss.rows().to_vec(),
+            What::Soak => vec!["rss-after-1M-puts", "rss-after-1.5M-puts", "elections"],
+            What::ColdStart => vec!["cold-start-1GB"],
+            What::IdleWatch => vec!["kib-per-idle-watch"],
         };
         names.into_iter().map(|name| format!("{name}/{}", self.size())).collect()
+    }
+
+    /// Whether it takes so long that only a full run has it, unless it is asked for by name.
+    #[must_use]
+    pub const fn takes_long(&self) -> bool {
+        matches!(self.what, What::Soak | What::ColdStart)
     }
 
     /// Whether any of its rows is asked for: `pattern` is a part of a name, `*` in it stands for anything.
@@ -198,6 +245,10 @@ mod tests {
             "get-stale/256c/256B",
             "watch-fanout/1000c/256B",
             "leader-kill/2c/256B",
+            "leader-pause-max/2c/256B",
+            "leader-transfer/3c/256B",
+            "rss-after-1M-puts/256c/1KiB",
+            "cold-start-1GB/256c/1KiB",
             "fsyncs-per-commit/256c/1KiB",
             "cpu-us-per-put/256c/256B",
         ] {

@@ -206,18 +206,41 @@ impl Client {
         }
     }
 
-    /// Whether the member asked leads, and its version; of etcd only.
+    /// What the member asked says of itself; of etcd only.
     ///
     /// # Errors
     /// What the server says.
-    pub async fn etcd_status(&mut self) -> Result<(bool, String), Status> {
+    pub async fn etcd_status(&mut self) -> Result<EtcdStatus, Status> {
+        let mut asked = self.etcd_maintenance()?;
+        let status = asked.status(etcd::StatusRequest {}).await?.into_inner();
+        let id = status.header.map_or(0, |header| header.member_id);
+        Ok(EtcdStatus { id, leads: status.leader != 0 && status.leader == id, term: status.raft_term })
+    }
+
+    /// Has the member asked, which leads, hand over to another; of etcd only.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn etcd_move_leader(&mut self, to: u64) -> Result<(), Status> {
+        let mut asked = self.etcd_maintenance()?;
+        asked.move_leader(etcd::MoveLeaderRequest { target_id: to }).await.map(drop)
+    }
+
+    fn etcd_maintenance(&self) -> Result<MaintenanceClient<Channel>, Status> {
         match self {
-            Self::Ours { .. } => Err(Status::unimplemented("quiltd has a status of its own")),
-            Self::Peer { channel } => {
-                let status = MaintenanceClient::new(channel.clone()).status(etcd::StatusRequest {}).await?.into_inner();
-                let own = status.header.map_or(0, |header| header.member_id);
-                Ok((status.leader != 0 && status.leader == own, status.version))
-            }
+            Self::Ours { .. } => Err(Status::unimplemented("quiltd has an operator's API of its own")),
+            Self::Peer { channel } => Ok(MaintenanceClient::new(channel.clone())),
         }
     }
+}
+
+/// What a member of etcd says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct EtcdStatus {
+    /// Its id.
+    pub id: u64,
+    /// Whether it leads.
+    pub leads: bool,
+    /// Its term.
+    pub term: u64,
 }

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::client::{Dial, Side};
 
@@ -72,6 +73,16 @@ impl Etcd {
         child.kill()?;
         child.wait()?;
         Ok(())
+    }
+
+    /// Stops a member in the middle of whatever it does, or lets it go on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal(&self, member: usize, signal: Signal) -> Result<()> {
+        let child = self.members[member].as_ref().context("the member does not run")?;
+        let pid = Pid::from_raw(i32::try_from(child.id())?).context("a pid is positive")?;
+        kill_process(pid, signal).with_context(|| format!("member {member} cannot be sent {signal:?}"))
     }
 
     /// Starts a member, for the first time or again.

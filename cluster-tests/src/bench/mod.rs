@@ -10,14 +10,15 @@ pub mod case;
 pub mod client;
 pub mod etcd;
 pub mod fanout;
+pub mod gap;
 pub mod histogram;
-pub mod kill;
 pub mod load;
 pub mod pairs;
 pub mod probe;
 pub mod report;
 pub mod run;
 pub mod servers;
+pub mod soak;
 pub mod syncs;
 pub mod usage;
 

@@ -8,13 +8,13 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use super::case::{self, Case, What};
+use super::case::{self, Case, LeaderLoss, What};
 use super::client::{Freshness, Side};
 use super::load::{Spec, Told, Work};
 use super::pairs::{Pair, Row};
 use super::servers::Servers;
 use super::syncs::{self, Counting, Method};
-use super::{kill, probe, usage};
+use super::{gap, probe, soak, usage};
 
 /// Probes of a pair that differ by more than this make it worthless.
 const PROBE_FACTOR: u32 = 2;
@@ -38,8 +38,10 @@ pub struct Plan {
     pub slice: Duration,
     /// Keys clients choose from.
     pub keys: u64,
-    /// Deaths of a leader, on each side.
-    pub kills: usize,
+    /// Losses of a leader of each kind, on each side.
+    pub losses: usize,
+    /// Whether cases that take long are run without being asked for by name.
+    pub long: bool,
     /// Requests due per second, for open loop.
     pub rate: Option<u64>,
     /// Where the servers keep their data.
@@ -52,7 +54,10 @@ impl Plan {
     /// The cases that give rows asked for.
     #[must_use]
     pub fn cases(&self) -> Vec<Case> {
-        let wanted = |case: &&Case| self.patterns.is_empty() || self.patterns.iter().any(|row| case.wanted(row));
+        let wanted = |case: &&Case| match self.patterns.as_slice() {
+            [] => self.long || !case.takes_long(),
+            patterns => patterns.iter().any(|row| case.wanted(row)),
+        };
         case::ALL.iter().filter(wanted).copied().collect()
     }
 
@@ -63,7 +68,10 @@ impl Plan {
         let cases = self.cases().into_iter().map(|case| match case.what {
             What::Load(_) => 2 * slice * u32::try_from(self.pairs).unwrap_or(u32::MAX),
             What::Syncs => 2 * slice * u32::try_from(SYNC_PAIRS).unwrap_or(u32::MAX),
-            What::LeaderKill => Duration::from_secs(10) * u32::try_from(self.kills).unwrap_or(u32::MAX),
+            What::Gap(_) => Duration::from_secs(8) * u32::try_from(self.losses).unwrap_or(u32::MAX),
+            What::Soak => Duration::from_secs(600),
+            What::ColdStart => Duration::from_secs(400),
+            What::IdleWatch => Duration::from_secs(20),
         });
         cases.sum::<Duration>() + Duration::from_secs(60)
     }
@@ -88,6 +96,22 @@ pub struct Measured {
     pub foreign_percent: Option<u64>,
     /// The same of what a virtual machine's host kept for others.
     pub stolen_percent: Option<u64>,
+}
+
+impl Measured {
+    /// Rows that were counted, not timed: nothing is thrown away.
+    const fn counted(rows: Vec<Row>, pairs: usize) -> Self {
+        Self {
+            rows,
+            pairs,
+            discarded: 0,
+            errors: (0, 0),
+            error: None,
+            probe: None,
+            foreign_percent: None,
+            stolen_percent: None,
+        }
+    }
 }
 
 /// A run's results.
@@ -158,7 +182,10 @@ pub async fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Results> {
                     continue;
                 }
             },
-            What::LeaderKill => kills(plan, &mut sides, &case, say).await?,
+            What::Gap(loss) => gaps(plan, &mut sides, &case, loss, say).await?,
+            What::Soak => soaked(plan, &sides, &case).await?,
+            What::ColdStart => cold_starts(plan, &mut sides, &case).await?,
+            What::IdleWatch => idle_watches(plan, &sides, &case).await?,
         };
         measured.push((case, result));
     }
@@ -168,7 +195,7 @@ pub async fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Results> {
 }
 
 /// Runs one slice in a process of its own.
-async fn slice(spec: &Spec) -> Result<Told> {
+pub(super) async fn slice(spec: &Spec) -> Result<Told> {
     let program = std::env::current_exe().context("this program does not know its own path")?;
     let mut child = Command::new(program)
         .arg("load")
@@ -187,7 +214,8 @@ async fn slice(spec: &Spec) -> Result<Told> {
     serde_json::from_slice(&output.stdout).context("the load said nothing that can be read")
 }
 
-fn spec(plan: &Plan, servers: &Servers, case: &Case, work: Work, number: usize) -> Result<Spec> {
+pub(super) async fn spec(plan: &Plan, servers: &Servers, case: &Case, work: Work, number: usize) -> Result<Spec> {
+    let leader = servers.settled().await?;
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Ok(Spec {
         dial: servers.dial()?,
@@ -199,8 +227,8 @@ fn spec(plan: &Plan, servers: &Servers, case: &Case, work: Work, number: usize) 
         warm_ms: millis(WARM),
         measure_ms: millis(plan.slice),
         settle_ms: millis(SETTLE),
-        // A lone client meets each server in turn; the leader is among them on both sides.
-        first_server: number,
+        // A lone client meets each server in turn, and in a pair of slices the leader on both sides or on none.
+        first_server: leader + number,
         seed: 0x9e37_79b9 + number as u64,
         pids: servers.pids(),
     })
@@ -208,7 +236,7 @@ fn spec(plan: &Plan, servers: &Servers, case: &Case, work: Work, number: usize) 
 
 async fn fill(plan: &Plan, servers: &Servers, value_bytes: usize) -> Result<()> {
     let case = Case { what: What::Load(Work::Fill), clients: FILLERS, value_bytes };
-    let told = slice(&spec(plan, servers, &case, Work::Fill, 0)?).await?;
+    let told = slice(&spec(plan, servers, &case, Work::Fill, 0).await?).await?;
     ensure!(told.done == plan.keys, "only {} of {} keys were written: {:?}", told.done, plan.keys, told.error);
     Ok(())
 }
@@ -225,7 +253,7 @@ async fn load(plan: &Plan, sides: &Sides, case: &Case, work: Work, say: &mut dyn
         let mut pair_probes = Vec::new();
         for servers in sides.each() {
             pair_probes.push(probe::sync_time(&plan.under)?);
-            let one = slice(&spec(plan, servers, case, work, number)?).await?;
+            let one = slice(&spec(plan, servers, case, work, number).await?).await?;
             let time = one.elapsed_us + u64::try_from(SETTLE.as_micros()).unwrap_or(0);
             foreign.push(one.foreign_cpu_us * 100 / (time * processors).max(1));
             stolen.push(one.stolen_cpu_us * 100 / (time * processors).max(1));
@@ -287,7 +315,7 @@ async fn count_syncs(plan: &Plan, sides: &Sides, case: &Case, method: Method) ->
         let mut values = Vec::new();
         for servers in sides.each() {
             // Everything the load writes is counted, so everything that is counted must be measured.
-            let mut spec = spec(plan, servers, case, Work::Put, number)?;
+            let mut spec = spec(plan, servers, case, Work::Put, number).await?;
             spec.warm_ms = 0;
             let counting = Counting::start(method, &spec.pids)?;
             let told = slice(&spec).await?;
@@ -304,24 +332,21 @@ async fn count_syncs(plan: &Plan, sides: &Sides, case: &Case, method: Method) ->
         pairs.push(Pair { ours: values.next().context("a slice of ours")?, peer: values.next() });
     }
     let row = Row::of(format!("fsyncs-per-commit/{}", case.size()), "syncs", &pairs);
-    Ok(Measured {
-        rows: row.into_iter().collect(),
-        pairs: pairs.len(),
-        discarded: 0,
-        errors,
-        error,
-        probe: None,
-        foreign_percent: None,
-        stolen_percent: None,
-    })
+    Ok(Measured { errors, error, ..Measured::counted(row.into_iter().collect(), pairs.len()) })
 }
 
-async fn kills(plan: &Plan, sides: &mut Sides, case: &Case, say: &mut dyn FnMut(&str)) -> Result<Measured> {
+async fn gaps(
+    plan: &Plan,
+    sides: &mut Sides,
+    case: &Case,
+    loss: LeaderLoss,
+    say: &mut dyn FnMut(&str),
+) -> Result<Measured> {
     let mut pairs = Vec::new();
-    for number in 0..plan.kills {
-        let ours = kill::gap(&mut sides.ours, case.value_bytes).await?;
+    for number in 0..plan.losses {
+        let ours = gap::gap(&mut sides.ours, loss, case.value_bytes).await?;
         let peer = match &mut sides.peer {
-            Some(peer) => Some(kill::gap(peer, case.value_bytes).await?),
+            Some(peer) => Some(gap::gap(peer, loss, case.value_bytes).await?),
             None => None,
         };
         say(&format!(
@@ -332,22 +357,48 @@ async fn kills(plan: &Plan, sides: &mut Sides, case: &Case, say: &mut dyn FnMut(
         let millis = |gap: Duration| gap.as_secs_f64() * 1_000.0;
         pairs.push(Pair { ours: millis(ours), peer: peer.map(millis) });
     }
-    let mut rows: Vec<Row> = Row::of(format!("leader-kill/{}", case.size()), "ms", &pairs).into_iter().collect();
     let most = |of: &dyn Fn(&Pair) -> Option<f64>| pairs.iter().filter_map(of).max_by(f64::total_cmp);
-    if let Some(ours) = most(&|pair| Some(pair.ours)) {
-        let worst = Pair { ours, peer: most(&|pair| pair.peer) };
-        rows.extend(Row::of(format!("leader-kill-max/{}", case.size()), "ms", &[worst]));
-    }
-    Ok(Measured {
-        rows,
-        pairs: pairs.len(),
-        discarded: 0,
-        errors: (0, 0),
-        error: None,
-        probe: None,
-        foreign_percent: None,
-        stolen_percent: None,
-    })
+    let worst = most(&|pair| Some(pair.ours)).map(|ours| Pair { ours, peer: most(&|pair| pair.peer) });
+    let [median, longest] = loss.rows().map(|name| format!("{name}/{}", case.size()));
+    let rows = [Row::of(median, "ms", &pairs), Row::of(longest, "ms", worst.as_slice())];
+    Ok(Measured::counted(rows.into_iter().flatten().collect(), pairs.len()))
+}
+
+async fn soaked(plan: &Plan, sides: &Sides, case: &Case) -> Result<Measured> {
+    let ours = soak::soak(plan, &sides.ours, case).await?;
+    let peer = match &sides.peer {
+        Some(peer) => Some(soak::soak(plan, peer, case).await?),
+        None => None,
+    };
+    let row = |name: &str, unit, of: fn(&soak::Soaked) -> f64| {
+        Row::of(format!("{name}/{}", case.size()), unit, &[Pair { ours: of(&ours), peer: peer.as_ref().map(of) }])
+    };
+    let rows = [
+        row("rss-after-1M-puts", "MiB", |soaked| soaked.resident),
+        row("rss-after-1.5M-puts", "MiB", |soaked| soaked.resident_later),
+        row("elections", "terms", |soaked| soaked.elections),
+    ];
+    Ok(Measured::counted(rows.into_iter().flatten().collect(), 1))
+}
+
+async fn cold_starts(plan: &Plan, sides: &mut Sides, case: &Case) -> Result<Measured> {
+    let ours = soak::cold_start(plan, &mut sides.ours, case).await?;
+    let peer = match &mut sides.peer {
+        Some(peer) => Some(soak::cold_start(plan, peer, case).await?),
+        None => None,
+    };
+    let row = Row::of(format!("cold-start-1GB/{}", case.size()), "ms", &[Pair { ours, peer }]);
+    Ok(Measured::counted(row.into_iter().collect(), 1))
+}
+
+async fn idle_watches(plan: &Plan, sides: &Sides, case: &Case) -> Result<Measured> {
+    let ours = soak::idle_watch(plan, &sides.ours, case).await?;
+    let peer = match &sides.peer {
+        Some(peer) => Some(soak::idle_watch(plan, peer, case).await?),
+        None => None,
+    };
+    let row = Row::of(format!("kib-per-idle-watch/{}", case.size()), "KiB", &[Pair { ours, peer }]);
+    Ok(Measured::counted(row.into_iter().collect(), 1))
 }
 
 /// The most memory a server has had in the whole run. A restart after a kill begins anew.
@@ -358,19 +409,7 @@ fn memory(sides: &Sides) -> Result<Option<(Case, Measured)>> {
     };
     let pair = Pair { ours: mib(&sides.ours)?, peer: sides.peer.as_ref().map(mib).transpose()? };
     let case = Case { what: What::Load(Work::Put), clients: 0, value_bytes: 0 };
-    Ok(Row::of("rss-peak".to_owned(), "MiB", &[pair]).map(|row| {
-        let measured = Measured {
-            rows: vec![row],
-            pairs: 1,
-            discarded: 0,
-            errors: (0, 0),
-            error: None,
-            probe: None,
-            foreign_percent: None,
-            stolen_percent: None,
-        };
-        (case, measured)
-    }))
+    Ok(Row::of("rss-peak".to_owned(), "MiB", &[pair]).map(|row| (case, Measured::counted(vec![row], 1))))
 }
 
 /// A directory for the run's data below `under`.

@@ -4,8 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use serde_json::json;
 
-use super::client::{Dial, Side};
+use super::client::{Dial, EtcdStatus, Freshness, Side};
 use super::etcd::Etcd;
 use crate::cluster::{Cluster, Launch, Shape};
 use crate::wait::until;
@@ -97,21 +99,56 @@ impl Servers {
                 cluster.ids().iter().position(|id| *id == leader).context("a leader among the replicas")
             }
             Self::Peer(etcd) => {
-                let dial = etcd.dial();
+                let members = etcd.dial().servers.len();
                 until("a leader of etcd and three members that know it", || async {
                     let mut leader = None;
-                    for member in 0..dial.servers.len() {
-                        let look = async { Ok(dial.connect(member).await?.etcd_status().await?) };
-                        let look: Result<(bool, String)> = tokio::time::timeout(LOOK_TIMEOUT, look).await?;
-                        if look?.0 {
+                    for member in 0..members {
+                        if etcd_look(etcd, member).await?.leads {
                             leader = Some(member);
                         }
                     }
-                    ensure!(self.pids().len() == dial.servers.len(), "a member has ended");
+                    ensure!(self.pids().len() == members, "a member has ended");
                     leader.context("none leads")
                 })
                 .await
             }
+        }
+    }
+
+    /// Waits until a server that was started answers for itself again.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn serving(&self, server: usize) -> Result<()> {
+        match self {
+            Self::Ours(cluster) => cluster.ready(id(cluster, server)?).await,
+            Self::Peer(etcd) => {
+                let dial = etcd.dial();
+                until("a member that serves", || async {
+                    // A read that the leader has to confirm: what a replica's own readiness means.
+                    let reading = async {
+                        let mut client = dial.connect(server).await?;
+                        Ok(client.get("bench/ready".to_owned(), Freshness::Linear).await.map(drop)?)
+                    };
+                    let read: Result<()> = tokio::time::timeout(LOOK_TIMEOUT, reading).await?;
+                    read
+                })
+                .await
+            }
+        }
+    }
+
+    /// The current term.
+    ///
+    /// # Errors
+    /// When the leader does not answer.
+    pub async fn term(&self) -> Result<u64> {
+        let leader = self.settled().await?;
+        match self {
+            Self::Ours(cluster) => {
+                cluster.status(id(cluster, leader)?).await?["term"].as_u64().context("a term in the status")
+            }
+            Self::Peer(etcd) => Ok(etcd_look(etcd, leader).await?.term),
         }
     }
 
@@ -122,7 +159,7 @@ impl Servers {
     pub async fn kill(&mut self, server: usize) -> Result<()> {
         match self {
             Self::Ours(cluster) => {
-                let id = cluster.ids().get(server).copied().context("such a replica")?;
+                let id = id(cluster, server)?;
                 cluster.kill(id).await
             }
             Self::Peer(etcd) => etcd.kill(server),
@@ -136,10 +173,50 @@ impl Servers {
     pub fn restart(&mut self, server: usize) -> Result<()> {
         match self {
             Self::Ours(cluster) => {
-                let id = cluster.ids().get(server).copied().context("such a replica")?;
+                let id = id(cluster, server)?;
                 cluster.restart(id)
             }
             Self::Peer(etcd) => etcd.begin(server),
+        }
+    }
+
+    /// Stops one in the middle of whatever it does.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pause(&self, server: usize) -> Result<()> {
+        match self {
+            Self::Ours(cluster) => cluster.pause(id(cluster, server)?),
+            Self::Peer(etcd) => etcd.signal(server, Signal::STOP),
+        }
+    }
+
+    /// Lets a paused one go on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn resume(&self, server: usize) -> Result<()> {
+        match self {
+            Self::Ours(cluster) => cluster.resume(id(cluster, server)?),
+            Self::Peer(etcd) => etcd.signal(server, Signal::CONT),
+        }
+    }
+
+    /// Has the leader hand over to the next server, as an operator would.
+    ///
+    /// # Errors
+    /// When it refuses.
+    pub async fn transfer(&self, leader: usize) -> Result<()> {
+        let next = (leader + 1) % self.pids().len();
+        match self {
+            Self::Ours(cluster) => {
+                let to = json!({ "to": id(cluster, next)? });
+                cluster.admin(id(cluster, leader)?)?.post("/api/admin/leader", &to).await?.expect(200).map(drop)
+            }
+            Self::Peer(etcd) => {
+                let to = etcd_look(etcd, next).await?.id;
+                Ok(etcd.dial().connect(leader).await?.etcd_move_leader(to).await?)
+            }
         }
     }
 
@@ -149,4 +226,16 @@ impl Servers {
             cluster.passed();
         }
     }
+}
+
+/// The replica at a place in the list of servers.
+fn id(cluster: &Cluster, server: usize) -> Result<u16> {
+    cluster.ids().get(server).copied().context("such a replica")
+}
+
+/// What a member says of itself, if it does so soon.
+async fn etcd_look(etcd: &Etcd, member: usize) -> Result<EtcdStatus> {
+    let dial = etcd.dial();
+    let look = async { Ok(dial.connect(member).await?.etcd_status().await?) };
+    tokio::time::timeout(LOOK_TIMEOUT, look).await?
 }

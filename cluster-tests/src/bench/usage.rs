@@ -74,6 +74,15 @@ pub fn peak_rss_kib(pids: &[i32]) -> Result<u64> {
     Ok(most)
 }
 
+/// The memory each of these processes has now, in KiB.
+///
+/// # Errors
+/// When one of them is gone.
+pub fn rss_kib(pids: &[i32]) -> Result<Vec<u64>> {
+    let of = |pid: &i32| field(&read_to_string(format!("/proc/{pid}/status"))?, "VmRSS:").context("no VmRSS");
+    pids.iter().map(of).collect()
+}
+
 /// Time of all processors of this host so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Host {
