@@ -26,6 +26,9 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 /// Time for what opening watches leaves behind.
 const REST: Duration = Duration::from_secs(3);
 
+/// As many times more watches share a connection than other clients do.
+const WATCHES_SHARE: usize = 10;
+
 const KIB: f64 = 1_024.0;
 
 /// What a million writes leave behind.
@@ -102,7 +105,7 @@ pub async fn cold_start(plan: &Plan, servers: &mut Servers, case: &Case) -> Resu
 /// When a watch is refused.
 pub async fn idle_watch(plan: &Plan, servers: &Servers, case: &Case) -> Result<f64> {
     let spec: Spec = spec(plan, servers, case, Work::Fanout, 0).await?;
-    let connections = load::connections(&spec, case.clients).await?;
+    let connections = load::connections(&spec, case.clients / WATCHES_SHARE).await?;
     let sum = || -> Result<u64> { Ok(usage::rss_kib(&spec.pids)?.into_iter().sum()) };
     let before = sum()?;
     let mut opening = JoinSet::new();
