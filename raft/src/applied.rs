@@ -7,7 +7,8 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use quilt_proto::state::command::Kind;
 use quilt_proto::{Entry, Revision};
 use quilt_state::{Horizon, Store};
-use tokio::sync::watch;
+
+use crate::host::watch;
 
 /// How far apply has come. Published after the rows are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

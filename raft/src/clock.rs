@@ -1,15 +1,16 @@
-//! Cluster time and wall time. The only place of this crate that reads a wall clock.
+//! Cluster time and wall time.
 //!
 //! Cluster time is the monotone clock every expiry counts by: it goes on from the last applied entry's stamp with this
 //! process's own monotonic time, so a jump of a wall clock never expires anything. On the leader, wall time may pull it
 //! forward, but slowly.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use openraft::Instant as _;
 use openraft::type_config::TypeConfigExt;
 use parking_lot::Mutex;
 
+use crate::host::wall_ms;
 use crate::types::TypeConfig;
 
 type Instant = openraft::alias::InstantOf<TypeConfig>;
@@ -37,11 +38,6 @@ pub(crate) struct Clock {
 /// Whole milliseconds of `duration`, as entries and messages carry them.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Milliseconds since the Unix epoch by this host's clock.
-pub(crate) fn wall_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
 }
 
 impl Clock {

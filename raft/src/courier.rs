@@ -10,9 +10,9 @@ use openraft::async_runtime::Select4;
 use openraft::type_config::TypeConfigExt;
 use quilt_proto::state::RegisterSession;
 use quilt_proto::{Txn, command};
-use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::host::watch;
 use crate::leadership::{LeaderId, Leadership};
 use crate::peer::ForwardRequest;
 use crate::proposer::{ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, Proposer, Shed, limit_named};

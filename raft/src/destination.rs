@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use openraft::type_config::TypeConfigExt;
-use tokio::sync::watch;
 
 use crate::courier::Destination;
+use crate::host::watch;
 use crate::leadership::Leadership;
 use crate::state_machine::Raft;
 use crate::transport::Peers;

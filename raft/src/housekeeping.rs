@@ -9,11 +9,11 @@ use quilt_proto::state::{Compact, Expire, Sweep};
 use quilt_proto::{KeyPrefix, Revision, command};
 use quilt_state::limits::{COMPACT_ROWS_MAX, EXPIRE_KEYS_MAX, SWEEP_ROWS_MAX};
 use quilt_state::{Family, Step, row};
-use tokio::sync::watch;
 
 use crate::applied::Applied;
 use crate::clock::Clock;
 use crate::history::{Floors, Window, Written};
+use crate::host::watch;
 use crate::leadership::{LeaderId, Leadership};
 use crate::proposer::Proposer;
 use crate::types::TypeConfig;

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use crate::applied::Applied;
 use crate::error::WatchError;
+use crate::host;
 use crate::view::View;
 
 /// Events given to a watcher at once, unless one transaction alone has more.
@@ -57,6 +58,15 @@ struct Ring {
     head: Revision,
     slots: HashMap<Bytes, Arc<Slot>>,
     stopped: bool,
+}
+
+impl Ring {
+    /// All slots by prefix: where many are woken, in an order that does not change from run to run.
+    fn in_order(&self) -> Vec<(Bytes, Arc<Slot>)> {
+        let mut slots: Vec<_> = self.slots.iter().map(|(prefix, slot)| (prefix.clone(), Arc::clone(slot))).collect();
+        slots.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        slots
+    }
 }
 
 /// The hub of one replica.
@@ -131,10 +141,10 @@ impl Hub {
             }
             for cluster in dropped {
                 let Ok(prefix) = KeyPrefix::cluster(cluster) else { continue };
-                for (watched, slot) in &ring.slots {
+                for (watched, slot) in ring.in_order() {
                     if watched.starts_with(prefix.bytes()) {
                         slot.dropped.store(true, Ordering::Relaxed);
-                        woken.push(Arc::clone(slot));
+                        woken.push(slot);
                     }
                 }
             }
@@ -146,7 +156,7 @@ impl Hub {
 
     /// A snapshot has replaced the state: what lies between was never seen here, so every cursor goes to history.
     pub(crate) fn reset(&self, head: Revision) {
-        let slots: Vec<_> = {
+        let slots = {
             let mut ring = self.ring.lock();
             ring.txns.clear();
             ring.bytes = 0;
@@ -155,21 +165,21 @@ impl Hub {
             for slot in ring.slots.values() {
                 slot.last_match.store(ring.head.get(), Ordering::Relaxed);
             }
-            ring.slots.values().cloned().collect()
+            ring.in_order()
         };
-        for slot in slots {
+        for (_, slot) in slots {
             slot.wake.notify_waiters();
         }
     }
 
     /// Ends all watches.
     pub(crate) fn stop(&self) {
-        let slots: Vec<_> = {
+        let slots = {
             let mut ring = self.ring.lock();
             ring.stopped = true;
-            ring.slots.values().cloned().collect()
+            ring.in_order()
         };
-        for slot in slots {
+        for (_, slot) in slots {
             slot.wake.notify_waiters();
         }
     }
@@ -245,7 +255,7 @@ impl EventStream {
                     if let Some(batch) = self.read_history()? {
                         return Ok(batch);
                     }
-                    tokio::task::yield_now().await;
+                    host::yield_now().await;
                 }
             }
         }

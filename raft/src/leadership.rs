@@ -10,9 +10,9 @@ use std::time::Duration;
 use openraft::type_config::TypeConfigExt;
 use openraft::{Instant as _, ServerState};
 use quilt_proto::ReplicaId;
-use tokio::sync::watch;
 
 use crate::applied::Applied;
+use crate::host::watch;
 use crate::state_machine::Raft;
 use crate::types::{Metrics, TypeConfig};
 

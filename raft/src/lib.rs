@@ -14,8 +14,11 @@ mod courier;
 mod destination;
 mod error;
 mod history;
+mod host;
 mod housekeeping;
 mod hub;
+#[cfg(simulated)]
+mod inspect;
 mod leadership;
 mod log_store;
 mod membership;
@@ -31,10 +34,8 @@ mod settings;
 mod snapshot;
 mod state_machine;
 mod status;
-#[cfg(test)]
+#[cfg(any(test, simulated))]
 mod storage_suite;
-// Real sockets live in tokio; the simulation puts its own network in this place.
-#[allow(clippy::disallowed_methods)]
 mod transport;
 mod types;
 mod view;
@@ -63,5 +64,16 @@ pub use service::Handler;
 pub use settings::Timing;
 pub use snapshot::{SnapshotFailed, SnapshotHome, SnapshotSink, SnapshotSource, WantedFile};
 pub use status::{Load, Member, Role, Status};
-pub use transport::{Asking, PeerIdentity, TransportOptions, answering, peer_name};
+#[cfg(not(simulated))]
+pub use transport::{Asking, answering, peer_name};
+pub use transport::{Listener, PeerIdentity, TransportOptions};
 pub use view::{Consistency, Limit, Page, View};
+
+/// What only the simulation sees: the modelled host and network, and a look at what the agreement layer stores.
+#[cfg(simulated)]
+pub mod model {
+    pub use crate::host::modelled::{Dice, Host, Moment, World, now_ns, sleep, watch, yield_now};
+    pub use crate::inspect::{membership, vote};
+    pub use crate::storage_suite::passes_on;
+    pub use crate::transport::{Net, Weather};
+}

@@ -11,9 +11,10 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::type_config::TypeConfigExt;
 use quilt_proto::ReplicaId;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::Mutex;
 
 use crate::error::{AdminError, SilentVoter, UnsafeChange};
+use crate::host::watch;
 use crate::leadership::Leadership;
 use crate::peer::Member;
 use crate::state_machine::Raft;

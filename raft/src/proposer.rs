@@ -14,10 +14,11 @@ use parking_lot::Mutex;
 use prost::Message;
 use quilt_proto::state::Acknowledge;
 use quilt_proto::{Command, Entry, Txn, command};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 
 use crate::clock::Clock;
 use crate::codec;
+use crate::host::watch;
 use crate::leadership::{LeaderId, Leadership};
 use crate::requests::Requests;
 use crate::state_machine::Raft;

@@ -9,11 +9,12 @@ use std::time::Duration;
 use openraft::ReadPolicy;
 use openraft::type_config::TypeConfigExt;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 
 use crate::applied::Applied;
 use crate::courier::Destination;
 use crate::error::ReadError;
+use crate::host::watch;
 use crate::state_machine::Raft;
 use crate::transport::Peers;
 use crate::types::TypeConfig;

@@ -9,6 +9,7 @@ use openraft::type_config::TypeConfigExt;
 use quilt_proto::{Key, KeyPrefix, Record};
 
 use crate::error::ReadError;
+use crate::host;
 use crate::hub::EventStream;
 use crate::leadership::LeaderId;
 use crate::replica::Replica;
@@ -77,7 +78,7 @@ impl Replica {
                 if !page.more || after.is_none() {
                     break;
                 }
-                tokio::task::yield_now().await;
+                host::yield_now().await;
             }
         }
         Ok(self.watch(watch, view.revision()))

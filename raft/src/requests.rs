@@ -13,10 +13,11 @@ use parking_lot::Mutex;
 use prost::Message;
 use quilt_proto::{Outcome, RequestId, Txn, outcome};
 use quilt_state::{Machine, RequestOutcome, Store};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 
 use crate::applied::Mark;
 use crate::error::ProposeError;
+use crate::host::{self, watch};
 use crate::leadership::LeaderId;
 use crate::types::TypeConfig;
 
@@ -105,7 +106,7 @@ pub(crate) struct Requests {
 
 fn new_session() -> u64 {
     // 64 random bits; zero means "none" on the wire.
-    uuid::Uuid::new_v4().as_u64_pair().0.max(1)
+    host::random_u64().max(1)
 }
 
 impl Requests {

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use openraft::type_config::TypeConfigExt;
 use parking_lot::RwLock;
-use tokio::sync::watch;
 
 use crate::courier::Destination;
 use crate::error::AskError;
+use crate::host::watch;
 use crate::leadership::Leadership;
 use crate::peer::ask_reply;
 use crate::transport::Peers;

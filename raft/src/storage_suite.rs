@@ -1,4 +1,5 @@
-//! openraft's own suite of what a log and a state machine must do, on the log in memory and on RocksDB.
+//! openraft's own suite of what a log and a state machine must do: on the log in memory, on RocksDB, and in the
+//! simulation on its modelled disk.
 //!
 //! The log is the real one. The state machine is the real one behind [`Carried`], which does what in a replica is the
 //! transport's part, and stands in where the suite asks what a replica is never asked; each is explained there.
@@ -10,10 +11,13 @@ use futures::{Stream, StreamExt, stream};
 use openraft::entry::RaftEntry;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
+#[cfg(test)]
 use openraft::type_config::TypeConfigExt;
 use openraft::{OptionalSend, RaftSnapshotBuilder, StorageError};
 use quilt_state::{Machine, Store};
+#[cfg(test)]
 use quilt_storage::{Home, Identity};
+#[cfg(test)]
 use tempfile::TempDir;
 
 use crate::applied::Applied;
@@ -142,8 +146,30 @@ fn stores(parts: Parts) -> (LogStore, Carried) {
     (LogStore::new(parts.log), Carried { machine, home })
 }
 
+#[cfg(simulated)]
+struct On<F>(F);
+
+#[cfg(simulated)]
+impl<F: Fn() -> Parts + Send + Sync> StoreBuilder<TypeConfig, LogStore, Carried> for On<F> {
+    async fn build(&self) -> Result<((), LogStore, Carried), StorageError<TypeConfig>> {
+        let (log, state) = stores((self.0)());
+        Ok(((), log, state))
+    }
+}
+
+/// Runs the suite on stores that are made anew for every case.
+///
+/// # Errors
+/// What the first case that fails says.
+#[cfg(simulated)]
+pub async fn passes_on(parts: impl Fn() -> Parts + Send + Sync) -> Result<(), String> {
+    Suite::test_all(On(parts)).await.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
 struct OnMemory;
 
+#[cfg(test)]
 impl StoreBuilder<TypeConfig, LogStore, Carried> for OnMemory {
     async fn build(&self) -> Result<((), LogStore, Carried), StorageError<TypeConfig>> {
         let (log, state) = stores(Parts::memory());
@@ -151,8 +177,10 @@ impl StoreBuilder<TypeConfig, LogStore, Carried> for OnMemory {
     }
 }
 
+#[cfg(test)]
 struct OnDisk;
 
+#[cfg(test)]
 impl StoreBuilder<TypeConfig, LogStore, Carried, (TempDir, Home)> for OnDisk {
     async fn build(&self) -> Result<((TempDir, Home), LogStore, Carried), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().expect("a temporary directory");

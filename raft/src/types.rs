@@ -10,7 +10,7 @@ use quilt_proto::Outcome;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 openraft::declare_raft_types!(
-    /// One leader a term, tokio in the product. The runtime is named here only.
+    /// One leader a term, and the host's runtime.
     pub(crate) TypeConfig:
         D = EntryBytes,
         R = Reply,
@@ -18,7 +18,7 @@ openraft::declare_raft_types!(
         Node = openraft::impls::BasicNode,
         Term = u64,
         LeaderId = leader_id_std::LeaderId<u64, u64>,
-        AsyncRuntime = openraft_rt_tokio::TokioRuntime,
+        AsyncRuntime = crate::host::Runtime,
 );
 
 pub(crate) type CommittedLeaderId = openraft::alias::CommittedLeaderIdOf<TypeConfig>;

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use openraft::type_config::TypeConfigExt;
 use quilt_state::{Machine, Store};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-use super::threads::Threads;
 use super::{Inner, Options, Parts, stop};
 use crate::admin;
 use crate::answers::Answers;
@@ -16,6 +15,7 @@ use crate::clock::Clock;
 use crate::courier::{Courier, Destination};
 use crate::error::{OpenError, ReadError};
 use crate::history::Written;
+use crate::host::{Threads, watch};
 use crate::housekeeping::Housekeeping;
 use crate::hub::Hub;
 use crate::leadership::{self, Leadership};
@@ -55,7 +55,7 @@ pub(super) async fn assemble(
     let (dialer, listening) = match transport {
         None => (None, None),
         Some(TransportOptions { listener, identity }) => {
-            listener.set_nonblocking(true).map_err(OpenError::Listen)?;
+            transport::make_ready(&listener).map_err(OpenError::Listen)?;
             let tls = Arc::new(Tls::new(options.id, identity)?);
             let dialer = Dialer {
                 id: options.id,

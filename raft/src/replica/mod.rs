@@ -5,7 +5,6 @@ mod decision;
 mod options;
 #[cfg(test)]
 mod tests;
-mod threads;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -18,7 +17,6 @@ use parking_lot::RwLock;
 use quilt_proto::{KeyPrefix, ReplicaId, Revision, Txn};
 use quilt_state::Store;
 use quilt_storage::LogEngine;
-use tokio::sync::watch;
 
 use crate::admin::Admin;
 #[cfg(test)]
@@ -27,6 +25,7 @@ use crate::applied::Applied;
 use crate::clock::{self, Clock};
 use crate::courier::Destination;
 use crate::error::{AskError, OpenError, ProposeError, ReadError};
+use crate::host::{self, Handle, JoinHandle, Threads, watch};
 use crate::hub::{EventStream, Hub};
 use crate::leadership::{LeaderId, Leadership};
 use crate::proposer::{Proposer, Refused};
@@ -42,7 +41,6 @@ use crate::view::{Consistency, View};
 
 pub use decision::{Decision, DeletedRange};
 pub use options::{Options, Parts};
-use threads::Threads;
 
 /// Added to a transaction's expiry: clocks of proposer and leader may differ by what a message takes.
 const EXPIRY_MARGIN_MS: u64 = 500;
@@ -73,7 +71,7 @@ struct Inner {
     destination: watch::Receiver<Destination>,
     stopped: Arc<watch::Sender<Option<String>>>,
     threads: parking_lot::Mutex<Option<Threads>>,
-    control: tokio::runtime::Handle,
+    control: Handle,
 }
 
 /// One replica of the control plane. Cheap to clone; the replica stops when the last clone is gone.
@@ -318,7 +316,7 @@ impl Replica {
     /// This host's wall clock, for timestamps people read.
     #[must_use]
     pub fn wall_ms(&self) -> u64 {
-        clock::wall_ms()
+        host::wall_ms()
     }
 
     /// Offers a service kept in the leader's memory. Register it on every replica; only the leader's is asked.
@@ -412,7 +410,7 @@ impl Replica {
     pub(crate) fn on_runtime<T: Send + 'static>(
         &self,
         what: impl Future<Output = T> + Send + 'static,
-    ) -> tokio::task::JoinHandle<T> {
+    ) -> JoinHandle<T> {
         self.inner.control.spawn(what)
     }
 }

@@ -1,39 +1,32 @@
 //! One peer's three connections, each dialled once and kept: control, data, snapshots.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper_util::rt::TokioIo;
+use openraft::type_config::TypeConfigExt;
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 use super::PeerError;
 use super::control::{Client, Dial};
-use super::stream::PeerStream;
-use super::tls::{self, Tls};
+use super::wire::{self, Channel, Tls};
+use crate::host::Handle;
 use crate::peer::control_frame::Body;
 use crate::peer::data_client::DataClient;
 use crate::peer::snapshot_transfer_client::SnapshotTransferClient;
 use crate::peer::{Hello, PingReply};
+use crate::types::TypeConfig;
+
+type Instant = openraft::alias::InstantOf<TypeConfig>;
 
 /// A peer message: a raft entry and what surrounds it. tonic's own default is 4 MiB, on both sides.
 pub(crate) const PEER_MESSAGE_BYTES_MAX: usize = 20 << 20;
-/// Dialling, TLS included.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A connection that does not answer a ping for this long is closed; that is how a silent cut is noticed.
-pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(2);
-/// HTTP/2 windows large enough that one big entry does not wait for window updates.
-pub(crate) const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
 pub(crate) const CLUSTER: &str = "quilt-cluster";
 pub(crate) const EPOCH: &str = "quilt-epoch";
@@ -79,7 +72,7 @@ pub(crate) struct Connection {
     data: Channel,
     snapshots: Channel,
     /// When it was last heard from, on either side's connection.
-    heard: Mutex<Option<tokio::time::Instant>>,
+    heard: Mutex<Option<Instant>>,
     /// What it last said of itself.
     report: Mutex<Option<PeerReport>>,
     /// What it has acknowledged to this replica as leader, and of which term.
@@ -107,14 +100,12 @@ impl Connection {
         address: String,
         tls: &Arc<Tls>,
         resets: &mpsc::UnboundedSender<u64>,
-        data: &tokio::runtime::Handle,
+        data: &Handle,
     ) -> Result<Self, String> {
         let id = hello.to;
         let introduce = Introduce::new(&hello)?;
-        let (data, snapshots) = {
-            let _on = data.enter();
-            (channel(id, &address, Arc::clone(tls))?, channel(id, &address, Arc::clone(tls))?)
-        };
+        let channel = || wire::channel(id, &address, Arc::clone(tls), data);
+        let (data, snapshots) = (channel()?, channel()?);
         let dial = Dial { address: address.clone(), hello, tls: Arc::clone(tls), resets: resets.clone() };
         let (heard, report, acknowledged) = (Mutex::default(), Mutex::default(), Mutex::default());
         let lost_log_in = AtomicU64::new(0);
@@ -134,7 +125,7 @@ impl Connection {
 
     /// Asks over the control connection.
     pub(crate) async fn control(&self, question: Body, timeout: Duration) -> Result<Body, PeerError> {
-        match tokio::time::timeout(timeout, self.control.call(question)).await {
+        match TypeConfig::timeout(timeout, self.control.call(question)).await {
             Ok(Ok(answer)) => {
                 self.note_heard();
                 Ok(answer)
@@ -157,7 +148,7 @@ impl Connection {
     }
 
     pub(crate) fn note_heard(&self) {
-        *self.heard.lock() = Some(tokio::time::Instant::now());
+        *self.heard.lock() = Some(TypeConfig::now());
     }
 
     pub(crate) fn note_report(&self, reply: &PingReply) {
@@ -190,31 +181,7 @@ impl Connection {
         self.report.lock().clone()
     }
 
-    pub(crate) fn heard(&self) -> Option<tokio::time::Instant> {
+    pub(crate) fn heard(&self) -> Option<Instant> {
         *self.heard.lock()
     }
-}
-
-fn channel(id: u64, address: &str, tls: Arc<Tls>) -> Result<Channel, String> {
-    let bad = |error: &dyn std::fmt::Display| format!("address {address:?} of replica {id}: {error}");
-    // The scheme only keeps tonic from adding TLS of its own: the connector below brings it.
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| bad(&error))?;
-    let endpoint = endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-    let address = address.to_owned();
-    let connector = tower::service_fn(move |_: http::Uri| {
-        let (address, tls) = (address.clone(), Arc::clone(&tls));
-        async move {
-            let socket = TcpStream::connect(&address).await?;
-            socket.set_nodelay(true)?;
-            let stream = tls.data_connector().connect(tls::server_name(id), socket).await?;
-            Ok::<_, io::Error>(TokioIo::new(PeerStream::new(stream, id, None)))
-        }
-    });
-    Ok(endpoint.connect_with_connector_lazy(connector))
 }

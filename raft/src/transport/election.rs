@@ -7,12 +7,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::type_config::TypeConfigExt;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::Peers;
 use crate::state_machine::Raft;
-use crate::types::Metrics;
+use crate::types::{Metrics, TypeConfig};
+
+type Instant = openraft::alias::InstantOf<TypeConfig>;
 
 /// Between the candidates, so that the first has its votes before the second asks.
 const STAGGER: Duration = Duration::from_millis(20);
@@ -27,7 +29,7 @@ pub(crate) async fn stand_when_reset(
     mut resets: mpsc::UnboundedReceiver<u64>,
 ) {
     while let Some(peer) = resets.recv().await {
-        let at = Instant::now();
+        let at = TypeConfig::now();
         if led_by(&raft, peer).is_some() {
             stand(&raft, &peers, peer, at, lease).await;
         }
@@ -54,19 +56,19 @@ async fn stand(raft: &Raft, peers: &Peers, leader: u64, reset_at: Instant, lease
     // What the leader had sent before it died may still be read for a moment; a living one beats on and on.
     let alive_from = reset_at + lease / 2;
     for round in 0..ROUNDS_MAX {
-        let heard = peers.heard(leader).map(|ago| Instant::now() - ago);
+        let heard = peers.heard(leader).map(|ago| TypeConfig::now() - ago);
         if heard.is_some_and(|heard| heard > alive_from) {
             return; // it is alive: only the connection was lost
         }
         let lease_end = heard.unwrap_or(reset_at) + lease;
         let Some(rank) = led_by(raft, leader) else { return };
         let turn = lease_end + STAGGER * rank;
-        let again = if round == 0 { turn } else { turn.max(Instant::now() + STAGGER * (rank + 2)) };
-        tokio::time::sleep_until(again).await;
+        let again = if round == 0 { turn } else { turn.max(TypeConfig::now() + STAGGER * (rank + 2)) };
+        TypeConfig::sleep_until(again).await;
         if led_by(raft, leader).is_none() {
             return;
         }
-        if peers.heard(leader).is_some_and(|ago| Instant::now() - ago > alive_from) {
+        if peers.heard(leader).is_some_and(|ago| TypeConfig::now() - ago > alive_from) {
             return;
         }
         tracing::info!(leader, round, "the leader's process is gone: standing for election");

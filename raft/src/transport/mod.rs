@@ -4,19 +4,26 @@ mod connection;
 mod control;
 mod convert;
 mod election;
+#[cfg(simulated)]
+mod modelled;
 mod network;
 mod ping;
+#[cfg(not(simulated))]
 mod probe;
 mod server;
 mod snapshot;
-mod stream;
-mod tls;
+// Real sockets live in tokio.
+#[cfg(not(simulated))]
+#[allow(clippy::disallowed_methods)]
+mod sockets;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use openraft::Instant as _;
+use openraft::type_config::TypeConfigExt;
 use parking_lot::RwLock;
 use quilt_proto::ReplicaId;
 use tokio::sync::mpsc;
@@ -25,15 +32,26 @@ use tonic::Request;
 pub(crate) use election::stand_when_reset;
 pub(crate) use network::Network;
 pub(crate) use ping::keep_in_touch;
+#[cfg(not(simulated))]
 pub use probe::{Asking, answering};
-pub(crate) use server::{Service, listen};
-pub(crate) use tls::Tls;
-pub use tls::{PeerIdentity, peer_name};
+pub(crate) use server::Service;
+// What carries bytes between replicas: sockets under TLS, or the simulation's network.
+#[cfg(simulated)]
+use modelled as wire;
+#[cfg(simulated)]
+pub use modelled::{Listener, Net, PeerIdentity, Weather};
+#[cfg(not(simulated))]
+use sockets as wire;
+#[cfg(not(simulated))]
+pub use sockets::{Listener, PeerIdentity, peer_name};
+pub(crate) use wire::{Tls, listen, make_ready};
 
+use crate::host::Handle;
 use crate::peer::control_frame::Body;
 use crate::peer::{
     AskRequest, ForwardReply, ForwardRequest, Hello, ReadIndexReply, ReadIndexRequest, ask_reply, read_index_reply,
 };
+use crate::types::TypeConfig;
 use connection::Connection;
 pub(crate) use connection::PeerReport;
 
@@ -41,7 +59,7 @@ pub(crate) use connection::PeerReport;
 #[derive(Debug)]
 pub struct TransportOptions {
     /// Bound and listening.
-    pub listener: std::net::TcpListener,
+    pub listener: Listener,
     /// This replica's keys and certificates.
     pub identity: PeerIdentity,
 }
@@ -88,7 +106,7 @@ pub(crate) struct Dialer {
     /// Peers whose control connection was ended from the other side.
     pub(crate) resets: mpsc::UnboundedSender<u64>,
     /// Threads for everything but control connections.
-    pub(crate) data: tokio::runtime::Handle,
+    pub(crate) data: Handle,
 }
 
 /// The other replicas.
@@ -206,9 +224,9 @@ fn within<T>(message: T, timeout: Duration) -> Request<T> {
 async fn answer<T>(
     id: u64,
     timeout: Duration,
-    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>> + Send,
 ) -> Result<T, PeerError> {
-    match tokio::time::timeout(timeout, call).await {
+    match TypeConfig::timeout(timeout, call).await {
         Ok(Ok(reply)) => Ok(reply.into_inner()),
         Ok(Err(status)) => Err(PeerError::Failed { id, status: Box::new(status) }),
         Err(_) => Err(PeerError::Timeout(id)),

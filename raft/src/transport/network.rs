@@ -14,6 +14,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
     TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use openraft::type_config::TypeConfigExt;
 use openraft::{OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 
 use super::connection::Connection;
@@ -244,7 +245,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         };
         let connection = self.connection()?;
         let timeout = option.hard_ttl();
-        let sending = tokio::time::timeout(timeout, snapshot::send(&connection, vote, source));
+        let sending = TypeConfig::timeout(timeout, snapshot::send(&connection, vote, source));
         let (cancel, sending) = (std::pin::pin!(cancel), std::pin::pin!(sending));
         match futures::future::select(cancel, sending).await {
             futures::future::Either::Left((closed, _)) => Err(closed.into()),
@@ -297,7 +298,7 @@ mod tests {
         let mut client = network.new_client(2, &Node::new("127.0.0.1:1")).await;
         let option = || RPCOption::new(Duration::from_secs(1));
         let paused = futures::stream::pending::<AppendEntriesRequest<TypeConfig>>();
-        let waiting = tokio::time::timeout(Duration::from_millis(20), client.stream_append(paused, option()));
+        let waiting = TypeConfig::timeout(Duration::from_millis(20), client.stream_append(paused, option()));
         assert!(waiting.await.is_err(), "it fails before there is anything to send");
         let request = AppendEntriesRequest {
             vote: Vote::new_committed(1, 1),

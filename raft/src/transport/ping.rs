@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use openraft::type_config::TypeConfigExt;
 
 use super::Peers;
 use super::connection::Connection;
 use crate::applied::Applied;
 use crate::peer::PingRequest;
 use crate::peer::control_frame::Body;
+use crate::types::TypeConfig;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -18,7 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) async fn keep_in_touch(peers: Arc<Peers>, applied: Arc<Applied>) {
     loop {
         join_all(peers.all().iter().map(|connection| ping(connection, &applied))).await;
-        tokio::time::sleep(INTERVAL).await;
+        TypeConfig::sleep(INTERVAL).await;
     }
 }
 

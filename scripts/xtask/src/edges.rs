@@ -32,8 +32,11 @@ const OURS: &[(&str, &[&str])] = &[
             "quilt-agent",
         ],
     ),
-    // Clients of the binary; its simulation drives the agreement layer over a modelled disk.
+    // Clients of the binary.
     ("cluster-tests", &["quilt-proto", "quilt-state", "quilt-storage", "quilt-raft"]),
+    // The sources of quilt-raft on a modelled host, and what drives them (decision 22).
+    ("quilt-raft-simulated", &["quilt-proto", "quilt-state", "quilt-storage"]),
+    ("simulation", &["quilt-proto", "quilt-state", "quilt-storage", "quilt-raft-simulated"]),
     ("xtask", &["quilt-proto", "quilt-objects"]),
 ];
 
@@ -41,10 +44,14 @@ const OURS: &[(&str, &[&str])] = &[
 const THEIRS: &[(&str, &[&str], &str)] = &[
     ("rocksdb", &["quilt-storage"], "the database is the home's business"),
     ("librocksdb-sys", &["quilt-storage"], "the database is the home's business"),
-    ("openraft*", &["quilt-raft", "cluster-tests"], "one crate names the consensus library"),
-    ("quorum-set", &["quilt-raft", "cluster-tests"], "one crate names the consensus library"),
-    ("bincode", &["quilt-raft"], "for the consensus library's fixed small records only"),
-    ("tonic*", &["quilt-raft", "quilt-proto", "quiltd", "cluster-tests"], "replicas speak it, and who measures them"),
+    ("openraft*", &["quilt-raft", "quilt-raft-simulated"], "one crate names the consensus library"),
+    ("quorum-set", &["quilt-raft", "quilt-raft-simulated"], "one crate names the consensus library"),
+    ("bincode", &["quilt-raft", "quilt-raft-simulated"], "for the consensus library's fixed small records only"),
+    (
+        "tonic*",
+        &["quilt-raft", "quilt-raft-simulated", "quilt-proto", "quiltd", "cluster-tests"],
+        "replicas speak it, and who measures them",
+    ),
     ("axum*", &["quilt-api", "quiltd"], "HTTP is served there"),
     ("k8s-openapi", &["quilt-api", "cluster-tests", "xtask"], "the kinds table is the object model"),
     ("kube", &["cluster-tests"], "a client, for tests"),

@@ -7,18 +7,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use futures::future::{Either, select};
+use futures::future::{AbortHandle, Either, abortable, select};
+use openraft::type_config::TypeConfigExt;
 use parking_lot::Mutex;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
+use super::SILENCE_MAX;
 use super::frame::{self, Reader};
-use super::{PREFACE, SILENCE_MAX};
+use crate::host::watch;
 use crate::peer::control_frame::Body;
 use crate::peer::{ControlFrame, Hello};
-use crate::transport::stream::PeerStream;
-use crate::transport::tls::{self, Tls};
+use crate::transport::wire::{self, PeerStream, Tls};
+use crate::types::TypeConfig;
 
 /// Dialling, TLS and introduction included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -66,7 +67,7 @@ struct Session {
 pub(crate) struct Client {
     session: watch::Receiver<Option<Session>>,
     next: AtomicU64,
-    keeping: tokio::task::AbortHandle,
+    keeping: AbortHandle,
 }
 
 /// Forgets a question nobody waits for any more.
@@ -85,7 +86,8 @@ impl Client {
     /// Keeps a connection dialled until the client is dropped. Must be called on the control runtime.
     pub(crate) fn new(dial: Dial) -> Self {
         let (sender, session) = watch::channel(None);
-        let keeping = tokio::spawn(keep(dial, sender)).abort_handle();
+        let (dialled, keeping) = abortable(keep(dial, sender));
+        TypeConfig::spawn(dialled);
         Self { session, next: AtomicU64::new(1), keeping }
     }
 
@@ -125,7 +127,7 @@ impl Drop for Client {
 async fn keep(dial: Dial, session: watch::Sender<Option<Session>>) {
     let mut pause = RETRY_MIN;
     loop {
-        match tokio::time::timeout(CONNECT_TIMEOUT, connect(&dial)).await {
+        match TypeConfig::timeout(CONNECT_TIMEOUT, connect(&dial)).await {
             Ok(Ok(stream)) => {
                 pause = RETRY_MIN;
                 tracing::info!(peer = dial.hello.to, "a control connection stands");
@@ -136,17 +138,13 @@ async fn keep(dial: Dial, session: watch::Sender<Option<Session>>) {
             Ok(Err(error)) => tracing::debug!(peer = dial.hello.to, %error, "dialling a control connection"),
             Err(_) => tracing::debug!(peer = dial.hello.to, "dialling a control connection took too long"),
         }
-        tokio::time::sleep(pause).await;
+        TypeConfig::sleep(pause).await;
         pause = (pause * 2).min(RETRY_MAX);
     }
 }
 
 async fn connect(dial: &Dial) -> io::Result<PeerStream> {
-    let mut socket = TcpStream::connect(&dial.address).await?;
-    socket.set_nodelay(true)?;
-    socket.write_all(&[PREFACE]).await?;
-    let stream = dial.tls.control_connector().connect(tls::server_name(dial.hello.to), socket).await?;
-    let mut stream = PeerStream::new(stream, dial.hello.to, Some(dial.resets.clone()));
+    let mut stream = wire::control(&dial.tls, &dial.address, dial.hello.to, dial.resets.clone()).await?;
     let mut hello = BytesMut::new();
     frame::put(&mut hello, &ControlFrame { id: 0, body: Some(Body::Hello(dial.hello.clone())) });
     stream.write_all(&hello).await?;
@@ -168,7 +166,7 @@ async fn converse(stream: PeerStream, session: &watch::Sender<Option<Session>>) 
     let reading = async {
         let mut reader = Reader::new(reading);
         loop {
-            let frame = match tokio::time::timeout(SILENCE_MAX, reader.next()).await {
+            let frame = match TypeConfig::timeout(SILENCE_MAX, reader.next()).await {
                 Ok(Ok(frame)) => frame,
                 Ok(Err(error)) => return error,
                 Err(_) => return io::Error::new(io::ErrorKind::TimedOut, "the peer has fallen silent"),

@@ -20,7 +20,7 @@ use crate::peer::{
 };
 use crate::transport::Service;
 use crate::transport::convert;
-use crate::transport::stream::PeerStream;
+use crate::transport::wire::PeerStream;
 use crate::types::TypeConfig;
 
 /// The first frame.
@@ -45,10 +45,10 @@ pub(crate) async fn serve(service: Arc<Service>, stream: PeerStream) {
 async fn introduce(
     service: &Service,
     peer: u64,
-    reader: &mut Reader<impl AsyncRead + Unpin>,
+    reader: &mut Reader<impl AsyncRead + Send + Unpin>,
     writing: &mut (impl AsyncWrite + Unpin),
 ) -> Result<(), io::Error> {
-    let hello = tokio::time::timeout(HELLO_TIMEOUT, reader.next()).await.map_err(io::Error::other)??;
+    let hello = TypeConfig::timeout(HELLO_TIMEOUT, reader.next()).await.map_err(io::Error::other)??;
     let Some(Body::Hello(hello)) = hello.body else {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the peer does not introduce itself"));
     };
@@ -74,14 +74,14 @@ async fn write(
 async fn answer(
     service: &Service,
     peer: u64,
-    reader: &mut Reader<impl AsyncRead + Unpin>,
+    reader: &mut Reader<impl AsyncRead + Send + Unpin>,
     writing: &mut (impl AsyncWrite + Unpin),
 ) -> io::Error {
     let mut answering = FuturesUnordered::new();
     loop {
         let full = answering.len() >= ANSWERING_MAX;
         let next = async { if full { std::future::pending().await } else { reader.next().await } };
-        let next = tokio::time::timeout(SILENCE_MAX, next);
+        let next = TypeConfig::timeout(SILENCE_MAX, next);
         let answered = async {
             match answering.next().await {
                 Some(answered) => answered,

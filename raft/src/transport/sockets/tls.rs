@@ -107,19 +107,19 @@ impl Tls {
         Ok(())
     }
 
-    pub(super) fn data_acceptor(&self) -> TlsAcceptor {
+    pub(in crate::transport) fn data_acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.current.read().data.0))
     }
 
-    pub(super) fn data_connector(&self) -> TlsConnector {
+    pub(in crate::transport) fn data_connector(&self) -> TlsConnector {
         TlsConnector::from(Arc::clone(&self.current.read().data.1))
     }
 
-    pub(super) fn control_acceptor(&self) -> TlsAcceptor {
+    pub(in crate::transport) fn control_acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.current.read().control.0))
     }
 
-    pub(super) fn control_connector(&self) -> TlsConnector {
+    pub(in crate::transport) fn control_connector(&self) -> TlsConnector {
         TlsConnector::from(Arc::clone(&self.current.read().control.1))
     }
 }

@@ -12,10 +12,10 @@ use tonic::transport::server::Connected;
 
 /// The replica at the other end of a connection, as its certificate proves.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct PeerId(pub(super) u64);
+pub(in crate::transport) struct PeerId(pub(in crate::transport) u64);
 
 /// A connection whose other end has proven which replica it is.
-pub(super) struct PeerStream {
+pub(in crate::transport) struct PeerStream {
     stream: TlsStream<TcpStream>,
     peer: PeerId,
     /// Told once when the other side ends or resets the connection: the process there is gone, not slow.
@@ -23,7 +23,7 @@ pub(super) struct PeerStream {
 }
 
 impl PeerStream {
-    pub(super) fn new(
+    pub(in crate::transport) fn new(
         stream: impl Into<TlsStream<TcpStream>>,
         peer: u64,
         resets: Option<mpsc::UnboundedSender<u64>>,
@@ -32,7 +32,7 @@ impl PeerStream {
     }
 
     /// The replica at the other end.
-    pub(super) const fn peer(&self) -> u64 {
+    pub(in crate::transport) const fn peer(&self) -> u64 {
         self.peer.0
     }
 

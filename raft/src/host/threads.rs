@@ -13,13 +13,13 @@ use tokio::runtime::{Builder, Handle, Runtime};
 const END: Duration = Duration::from_secs(5);
 
 /// Threads that end with the replica.
-pub(super) struct Threads {
+pub(crate) struct Threads {
     control: Option<Runtime>,
     data: Option<Runtime>,
 }
 
 impl Threads {
-    pub(super) fn start(data: usize) -> std::io::Result<Self> {
+    pub(crate) fn start(data: usize) -> std::io::Result<Self> {
         let start = |name: &str, threads| {
             Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build()
         };
@@ -27,17 +27,17 @@ impl Threads {
     }
 
     /// Where agreement runs.
-    pub(super) fn control(&self) -> Handle {
+    pub(crate) fn control(&self) -> Handle {
         self.control.as_ref().expect("taken only at the end").handle().clone()
     }
 
     /// Where the log and snapshots travel.
-    pub(super) fn data(&self) -> Handle {
+    pub(crate) fn data(&self) -> Handle {
         self.data.as_ref().expect("taken only at the end").handle().clone()
     }
 
     /// Waits until the threads have ended. Must not be called on one of them, nor where waiting is forbidden.
-    pub(super) fn end(mut self) {
+    pub(crate) fn end(mut self) {
         // Peers first: nothing new comes in while agreement ends.
         for runtime in [self.data.take(), self.control.take()].into_iter().flatten() {
             runtime.shutdown_timeout(END);

@@ -1,0 +1,197 @@
+//! Clients: each asks one replica after the other for writes and reads, and says in the ledger what it asked and was told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quilt_proto::{Compare, Key, Op, Put, Revision, Txn};
+use quilt_raft_simulated::model::{Dice, Host, sleep};
+use quilt_raft_simulated::{Consistency, Decision, ProposeError, Replica};
+
+use crate::node::on;
+use crate::sight::{Ended, Sight, Wrote};
+use crate::world::{CLUSTER, Scene};
+
+/// Keys that expire are read by nobody who compares: when they are gone is decided by cluster time.
+const EXPIRING: &str = "ttl";
+
+/// Whether a key may expire.
+pub(crate) fn expires(key: &[u8]) -> bool {
+    Key::from_bytes(Bytes::copy_from_slice(key)).is_ok_and(|key| key.parts().name.starts_with(EXPIRING))
+}
+
+pub(crate) fn key(number: u64) -> Key {
+    named(&format!("k{number}"), number)
+}
+
+fn named(name: &str, number: u64) -> Key {
+    Key::new(CLUSTER, "", "things", &format!("n{}", number % 3), name).expect("plain words make a key")
+}
+
+pub(crate) struct Client {
+    pub(crate) scene: Arc<Scene>,
+    pub(crate) number: u64,
+    pub(crate) dice: Dice,
+    pub(crate) made: u64,
+}
+
+/// One write to be.
+struct Wanted {
+    key: Key,
+    value: Option<Bytes>,
+    ttl_ms: u64,
+    /// The revision the key must be at.
+    expected: Option<Revision>,
+}
+
+impl Client {
+    fn value(&mut self) -> Bytes {
+        self.made += 1;
+        // Of many sizes, so that limits by bytes are met at odd places.
+        let padding = usize::try_from(self.dice.below(200)).unwrap_or(0);
+        format!("c{}-{}-{}", self.number, self.made, "x".repeat(padding)).into()
+    }
+
+    fn any_key(&mut self) -> Key {
+        key(self.dice.below(self.scene.plan.keys))
+    }
+
+    fn any_replica(&mut self) -> Option<(Host, Replica)> {
+        let nodes = self.scene.nodes();
+        self.dice.pick(&nodes)?.replica()
+    }
+
+    pub(crate) async fn run(mut self) {
+        while self.scene.is_loading() {
+            sleep(Duration::from_millis(self.dice.between(1, self.scene.plan.think_ms_max))).await;
+            let Some((host, replica)) = self.any_replica() else { continue };
+            match self.dice.below(100) {
+                0..30 => self.put(&host, &replica, 1).await,
+                30..42 => self.create(&host, &replica).await,
+                42..58 => self.swap(&host, &replica).await,
+                58..68 => {
+                    let ops = self.dice.between(2, 4);
+                    self.put(&host, &replica, ops).await;
+                }
+                68..75 => self.delete(&host, &replica).await,
+                75..80 => self.lend(&host, &replica).await,
+                80..94 => self.read(&host, &replica, Consistency::Linearizable).await,
+                _ => self.read(&host, &replica, Consistency::Stale).await,
+            }
+        }
+    }
+
+    async fn put(&mut self, host: &Host, replica: &Replica, ops: u64) {
+        let mut wanted: Vec<Wanted> = Vec::new();
+        for _ in 0..ops {
+            let key = self.any_key();
+            if wanted.iter().all(|other| other.key != key) {
+                wanted.push(Wanted { key, value: Some(self.value()), ttl_ms: 0, expected: None });
+            }
+        }
+        self.propose(host, replica, wanted).await;
+    }
+
+    async fn create(&mut self, host: &Host, replica: &Replica) {
+        let (key, value) = (self.any_key(), self.value());
+        let expected = Some(Revision::new(0));
+        self.propose(host, replica, vec![Wanted { key, value: Some(value), ttl_ms: 0, expected }]).await;
+    }
+
+    async fn swap(&mut self, host: &Host, replica: &Replica) {
+        let (key, value) = (self.any_key(), self.value());
+        let (asked, of) = (replica.clone(), key.clone());
+        let held = on(host, async move {
+            let view = asked.read(Consistency::Stale, Duration::from_secs(2)).await.ok()?;
+            view.get(&of).ok().map(|record| record.map_or(0, |record| record.mod_revision))
+        });
+        let Some(Some(held)) = held.await else { return };
+        let expected = Some(Revision::new(held));
+        self.propose(host, replica, vec![Wanted { key, value: Some(value), ttl_ms: 0, expected }]).await;
+    }
+
+    async fn delete(&mut self, host: &Host, replica: &Replica) {
+        let key = self.any_key();
+        self.propose(host, replica, vec![Wanted { key, value: None, ttl_ms: 0, expected: None }]).await;
+    }
+
+    async fn lend(&mut self, host: &Host, replica: &Replica) {
+        let number = self.dice.below(4);
+        let (key, value) = (named(&format!("{EXPIRING}{number}"), number), self.value());
+        let ttl_ms = self.dice.between(50, 5_000);
+        self.propose(host, replica, vec![Wanted { key, value: Some(value), ttl_ms, expected: None }]).await;
+    }
+
+    async fn propose(&mut self, host: &Host, replica: &Replica, wanted: Vec<Wanted>) {
+        let request = self.scene.next_number();
+        let writes: Vec<_> = wanted
+            .iter()
+            .map(|wanted| Wrote {
+                key: wanted.key.bytes().clone(),
+                value: wanted.value.clone(),
+                expected: wanted.expected.map(Revision::get),
+            })
+            .collect();
+        let mut txn = Txn::new(Vec::new(), Vec::new());
+        for Wanted { key, value, ttl_ms, expected } in wanted {
+            txn.compares.extend(expected.map(|revision| Compare::at(&key, revision)));
+            txn.ops.push(match value {
+                Some(value) => Put { key: key.bytes().clone(), value, ttl_ms, ..Put::default() }.into(),
+                None => Op::delete(&key),
+            });
+        }
+        let deadline = Duration::from_millis(self.dice.between(300, 10_000));
+        let ledger = Arc::clone(&self.scene.ledger);
+        ledger.see(&Sight::Asked { request, writes: &writes });
+        let asked = replica.clone();
+        let answer = on(host, async move { asked.propose(txn, deadline).await }).await;
+        let ended = match answer {
+            Some(Ok(Decision::Applied { first, last, .. })) => Ended::Applied(first.get(), last.get()),
+            Some(Ok(Decision::Rejected { .. })) => Ended::Rejected,
+            Some(Err(ProposeError::NotApplied | ProposeError::NotLeader | ProposeError::Overloaded { .. })) => {
+                Ended::NotApplied
+            }
+            Some(Err(ProposeError::Invalid(text))) => {
+                ledger.accuse("a well-formed request is taken", text);
+                Ended::Unknown
+            }
+            Some(Err(_)) | None => Ended::Unknown,
+        };
+        self.scene.count(&ended);
+        ledger.see(&Sight::Answered { request, ended });
+    }
+
+    async fn read(&mut self, host: &Host, replica: &Replica, consistency: Consistency) {
+        let keys: Vec<Key> = (0..self.dice.between(1, 3)).map(|_| self.any_key()).collect();
+        let ledger = Arc::clone(&self.scene.ledger);
+        let read = (consistency == Consistency::Linearizable).then(|| self.scene.next_number());
+        if let Some(read) = read {
+            ledger.see(&Sight::ReadBegan { read });
+        }
+        if let Some((revision, found)) = look(host, replica, consistency, keys).await {
+            let replica = replica.id().0;
+            self.scene.count_read();
+            ledger.see(&Sight::ReadEnded { read, replica, revision, found: &found });
+        }
+    }
+}
+
+/// What some keys hold; `None` when the replica could not say.
+pub(crate) async fn look(
+    host: &Host,
+    replica: &Replica,
+    consistency: Consistency,
+    keys: Vec<Key>,
+) -> Option<(u64, Vec<(Bytes, Option<Bytes>)>)> {
+    let asked = replica.clone();
+    let looking = on(host, async move {
+        let view = asked.read(consistency, Duration::from_secs(5)).await.ok()?;
+        let mut found = Vec::new();
+        for key in keys {
+            let record = view.get(&key).ok()?;
+            found.push((key.bytes().clone(), record.map(|record| record.value)));
+        }
+        Some((view.revision().get(), found))
+    });
+    looking.await.flatten()
+}

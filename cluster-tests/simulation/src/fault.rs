@@ -1,0 +1,204 @@
+//! Faults: what breaks, when, and for how long. Everything is drawn from the seed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quilt_raft_simulated::model::{Dice, sleep};
+
+use crate::disk::{End, Habit};
+use crate::node::Node;
+use crate::plan::Plan;
+use crate::world::Scene;
+
+pub(crate) struct Faults {
+    pub(crate) scene: Arc<Scene>,
+    pub(crate) dice: Dice,
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+impl Faults {
+    pub(crate) async fn run(mut self) {
+        while self.scene.is_breaking() {
+            let pause = Plan::around(&mut self.dice, self.scene.plan.fault_every_ms);
+            sleep(pause).await;
+            if self.scene.is_breaking() {
+                self.strike().await;
+            }
+        }
+    }
+
+    fn any(&mut self) -> Option<Arc<Node>> {
+        let nodes = self.scene.nodes();
+        self.dice.pick(&nodes).cloned()
+    }
+
+    /// The one that leads, as often as any.
+    fn victim(&mut self) -> Option<Arc<Node>> {
+        if self.dice.percent(50)
+            && let Some(leader) = self.scene.leader()
+        {
+            return Some(leader);
+        }
+        self.any()
+    }
+
+    async fn strike(&mut self) {
+        let Some(victim) = self.victim() else { return };
+        let end = if self.dice.percent(60) { End::Power } else { End::Process };
+        match self.dice.below(100) {
+            0..22 => {
+                victim.crash(end, &self.scene);
+                // A tenth to a third of all outages are long.
+                let down =
+                    if self.dice.percent(20) { self.dice.between(5_000, 40_000) } else { self.dice.between(20, 3_000) };
+                self.restart_later(victim, down);
+            }
+            22..27 => {
+                let apart = self.dice.between(0, 30);
+                for node in self.scene.nodes() {
+                    sleep(ms(self.dice.between(0, apart))).await;
+                    node.crash(end, &self.scene);
+                }
+                for node in self.scene.nodes() {
+                    let down = self.dice.between(50, 2_000);
+                    self.restart_later(node, down);
+                }
+            }
+            27..40 => self.cut(&victim),
+            40..50 => self.part(),
+            50..60 => self.pause(&victim),
+            60..72 => self.stall(&victim),
+            72..77 => {
+                let habit = Habit { sync_us: self.scene.plan.sync_us, fail_next: true };
+                self.scene.ledger.note(&format!("fail a sync of {}", victim.id));
+                victim.disk.set_habit(habit);
+            }
+            77..85 => self.storm(),
+            85..92 => {
+                if let Some(host) = victim.host() {
+                    let day = 86_400_000;
+                    let offset = i64::try_from(self.dice.between(0, 2 * day)).unwrap_or(0) - day as i64;
+                    self.scene.ledger.note(&format!("wall clock of {} by {offset} ms", victim.id));
+                    host.set_wall_offset_ms(offset);
+                }
+            }
+            _ => {
+                // A restart so quick that peers hardly notice.
+                victim.crash(End::Process, &self.scene);
+                let down = self.dice.between(1, 50);
+                self.restart_later(victim, down);
+            }
+        }
+    }
+
+    fn restart_later(&mut self, node: Arc<Node>, down_ms: u64) {
+        let scene = Arc::clone(&self.scene);
+        drop(self.scene.spawn(async move {
+            sleep(ms(down_ms)).await;
+            node.start(&scene);
+        }));
+    }
+
+    fn later(&mut self, after_ms: u64, what: impl FnOnce(&Scene) + Send + 'static) {
+        let scene = Arc::clone(&self.scene);
+        drop(self.scene.spawn(async move {
+            sleep(ms(after_ms)).await;
+            what(&scene);
+        }));
+    }
+
+    /// Some directions to and from one replica.
+    fn cut(&mut self, victim: &Node) {
+        let mut cut = Vec::new();
+        for other in self.scene.nodes().iter().filter(|other| other.id != victim.id) {
+            if self.dice.percent(70) {
+                cut.push((victim.id, other.id));
+            }
+            if self.dice.percent(70) {
+                cut.push((other.id, victim.id));
+            }
+        }
+        self.cut_all(cut);
+    }
+
+    /// A partition.
+    fn part(&mut self) {
+        let (mut one, mut other) = (Vec::new(), Vec::new());
+        for node in self.scene.nodes() {
+            if self.dice.percent(50) { one.push(node.id) } else { other.push(node.id) }
+        }
+        let both = one.iter().flat_map(|here| other.iter().flat_map(|there| [(*here, *there), (*there, *here)]));
+        let cut = both.collect();
+        self.cut_all(cut);
+    }
+
+    fn cut_all(&mut self, cut: Vec<(u64, u64)>) {
+        self.scene.ledger.note(&format!("cut {cut:?}"));
+        for (from, to) in &cut {
+            self.scene.net.cut(*from, *to);
+        }
+        let lasts = self.dice.between(100, 10_000);
+        self.later(lasts, move |scene| {
+            scene.ledger.note(&format!("heal {cut:?}"));
+            for (from, to) in cut {
+                scene.net.heal(from, to);
+            }
+        });
+    }
+
+    fn pause(&mut self, victim: &Node) {
+        let Some(host) = victim.host() else { return };
+        self.scene.ledger.note(&format!("pause {}", victim.id));
+        host.pause();
+        self.scene.net.looked_at();
+        let lasts = self.dice.between(50, 6_000);
+        let id = victim.id;
+        self.later(lasts, move |scene| {
+            scene.ledger.note(&format!("resume {id}"));
+            host.resume();
+            scene.net.looked_at();
+        });
+    }
+
+    fn stall(&mut self, victim: &Arc<Node>) {
+        let least = self.dice.between(10_000, 300_000);
+        let sync_us = (least, least * self.dice.between(1, 8));
+        self.scene.ledger.note(&format!("slow disk of {}: {sync_us:?} us", victim.id));
+        victim.disk.set_habit(Habit { sync_us, fail_next: false });
+        let victim = Arc::clone(victim);
+        let lasts = self.dice.between(500, 10_000);
+        self.later(lasts, move |scene| {
+            victim.disk.set_habit(Habit { sync_us: scene.plan.sync_us, fail_next: false });
+        });
+    }
+
+    /// Bad weather everywhere.
+    fn storm(&mut self) {
+        let mut weather = self.scene.plan.weather;
+        weather.spikes_ppm = self.dice.between(5_000, 100_000);
+        weather.spike_us = (50_000, 800_000);
+        weather.losses_ppm = self.dice.between(0, 50_000);
+        weather.resets_ppm = self.dice.between(0, 5_000);
+        self.scene.ledger.note(&format!("storm {weather:?}"));
+        self.scene.net.set_weather(weather);
+        let lasts = self.dice.between(500, 8_000);
+        self.later(lasts, |scene| scene.net.set_weather(scene.plan.weather));
+    }
+}
+
+/// Starts replicas again whose disk has failed, as whoever runs them would.
+pub(crate) async fn supervise(scene: Arc<Scene>) {
+    while scene.is_watching() {
+        sleep(ms(250)).await;
+        for node in scene.nodes() {
+            if node.has_failed() {
+                node.crash(End::Process, &scene);
+                sleep(ms(100)).await;
+                node.start(&scene);
+            }
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! What has happened to every key, by revision, as the first replica to apply it showed it. Others are compared with it
+//! by `state_machine_safety`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use crate::sight::{Changed, Sight};
+
+#[derive(Default)]
+pub(super) struct History {
+    pub(super) changes: BTreeMap<u64, Changed>,
+    /// By key, the revisions at which it changed.
+    by_key: BTreeMap<Bytes, BTreeSet<u64>>,
+    /// The newest revision applied anywhere.
+    pub(super) newest: u64,
+}
+
+impl History {
+    /// Takes what is new.
+    pub(super) fn see(&mut self, sight: &Sight<'_>) {
+        let Sight::Applied { mark, changes, .. } = sight else { return };
+        for (revision, changed) in *changes {
+            if !self.changes.contains_key(revision) {
+                self.by_key.entry(changed.key.clone()).or_default().insert(*revision);
+                self.changes.insert(*revision, changed.clone());
+            }
+        }
+        self.newest = self.newest.max(mark.revision);
+    }
+
+    /// The last change of a key at or before a revision.
+    pub(super) fn at(&self, key: &[u8], revision: u64) -> Option<(u64, &Changed)> {
+        let revisions = self.by_key.get(key)?;
+        let last = *revisions.range(..=revision).next_back()?;
+        Some((last, self.changes.get(&last)?))
+    }
+
+    /// Whether a revision is the last of its transaction.
+    pub(super) fn is_boundary(&self, revision: u64) -> bool {
+        self.changes.get(&revision).is_none_or(|changed| changed.txn_end == revision)
+    }
+}

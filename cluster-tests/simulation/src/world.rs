@@ -1,0 +1,389 @@
+//! One world from its seed to its verdict: founding, faults under load, healing, and work again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use quilt_proto::{Op, ReplicaId, Txn};
+use quilt_raft_simulated::model::{Dice, Host, Net, Weather, World, now_ns, sleep};
+use quilt_raft_simulated::{Consistency, Replica, Status};
+
+use crate::campaign::Verdict;
+use crate::client::{Client, key, look};
+use crate::disk::Habit;
+use crate::fault::{Faults, supervise};
+use crate::ledger::Ledger;
+use crate::node::{Node, on};
+use crate::operator::Operator;
+use crate::plan::Plan;
+use crate::sight::{Ended, Sight};
+use crate::watcher::Watcher;
+
+/// The cluster all keys are in.
+pub(crate) const CLUSTER: &str = "sim";
+/// After everything is healed, the control plane works and agrees within this.
+const AGREES_WITHIN: Duration = Duration::from_secs(60);
+/// The slowest client has its answer within this.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long and how loud.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Virtual seconds under faults.
+    pub seconds: u64,
+    /// Where every line of the trace goes.
+    pub trace: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { seconds: 60, trace: None }
+    }
+}
+
+#[derive(Default)]
+struct Counts {
+    applied: AtomicU64,
+    unapplied: AtomicU64,
+    unknown: AtomicU64,
+    reads: AtomicU64,
+    events: AtomicU64,
+}
+
+/// Everything in one world.
+pub(crate) struct Scene {
+    pub(crate) plan: Plan,
+    pub(crate) dice: Dice,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) net: Arc<Net>,
+    nodes: Mutex<BTreeMap<u64, Arc<Node>>>,
+    retired: Mutex<BTreeSet<u64>>,
+    ground: Host,
+    numbers: AtomicU64,
+    breaking: AtomicBool,
+    loading: AtomicBool,
+    watching: AtomicBool,
+    counts: Counts,
+}
+
+impl Scene {
+    fn new(seed: u64, ledger: Arc<Ledger>) -> Arc<Self> {
+        let plan = Plan::of(seed);
+        let dice = Dice::new(seed).child(3);
+        let net = Net::new(dice.child(1), plan.weather);
+        Arc::new(Self {
+            plan,
+            dice,
+            ledger,
+            net,
+            nodes: Mutex::default(),
+            retired: Mutex::default(),
+            ground: Host::new(0),
+            numbers: AtomicU64::new(1),
+            breaking: AtomicBool::new(true),
+            loading: AtomicBool::new(true),
+            watching: AtomicBool::new(true),
+            counts: Counts::default(),
+        })
+    }
+
+    pub(crate) fn is_breaking(&self) -> bool {
+        self.breaking.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_loading(&self) -> bool {
+        self.loading.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_watching(&self) -> bool {
+        self.watching.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn count(&self, ended: &Ended) {
+        let counts = &self.counts;
+        let count = match ended {
+            Ended::Applied(..) => &counts.applied,
+            Ended::Rejected | Ended::NotApplied => &counts.unapplied,
+            Ended::Unknown => &counts.unknown,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_read(&self) {
+        self.counts.reads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_events(&self, events: usize) {
+        self.counts.events.fetch_add(events as u64, Ordering::Relaxed);
+    }
+
+    /// Starts a task that belongs to no machine.
+    pub(crate) fn spawn<F>(&self, task: F) -> impl Future<Output = Option<F::Output>> + Send + use<F>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
+        let handle = self.ground.spawn(task);
+        async move { handle.await.ok() }
+    }
+
+    /// Machines that were not removed for good.
+    pub(crate) fn nodes(&self) -> Vec<Arc<Node>> {
+        let retired = self.retired.lock();
+        self.nodes.lock().values().filter(|node| !retired.contains(&node.id)).cloned().collect()
+    }
+
+    /// All machines there ever were.
+    pub(crate) fn all_nodes(&self) -> Vec<Arc<Node>> {
+        self.nodes.lock().values().cloned().collect()
+    }
+
+    pub(crate) fn add_node(&self) -> Arc<Node> {
+        let id = self.nodes.lock().len() as u64 + 1;
+        let node = Node::new(id, self);
+        self.nodes.lock().insert(id, Arc::clone(&node));
+        node
+    }
+
+    pub(crate) fn retire(&self, id: u64) {
+        self.retired.lock().insert(id);
+    }
+
+    /// The machine that leads, by its own word.
+    pub(crate) fn leader(&self) -> Option<Arc<Node>> {
+        self.nodes()
+            .into_iter()
+            .find(|node| node.replica().is_some_and(|(_, replica)| replica.leadership().borrow().held().is_some()))
+    }
+
+    /// Waits, and no longer once a rule was broken. Whether none was.
+    async fn pass(&self, span: Duration) -> bool {
+        let end = now_ns() + u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        while now_ns() < end {
+            sleep(Duration::from_millis(20)).await;
+            if !self.is_fine() {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn is_fine(&self) -> bool {
+        for panic in World::panics() {
+            self.ledger.accuse("nothing panics", panic);
+        }
+        self.ledger.violation().is_none()
+    }
+
+    /// Waits for something; a rule is broken when it does not come in time. `None` then, or when another was broken.
+    async fn within<T>(
+        &self,
+        rule: &'static str,
+        span: Duration,
+        mut look: impl FnMut() -> Result<T, String>,
+    ) -> Option<T> {
+        let end = now_ns() + u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        loop {
+            if !self.is_fine() {
+                return None;
+            }
+            match look() {
+                Ok(found) => return Some(found),
+                Err(why) if now_ns() >= end => {
+                    self.ledger.accuse(rule, why);
+                    return None;
+                }
+                Err(_) => sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    async fn live(self: &Arc<Self>, seconds: u64) -> Option<()> {
+        self.found().await?;
+        let mut clients = Vec::new();
+        for number in 0..self.plan.clients {
+            let (scene, dice) = (Arc::clone(self), self.dice.child(1_000 + number));
+            clients.push(Box::pin(self.spawn(Client { scene, number, dice, made: 0 }.run())));
+        }
+        for number in 0..self.plan.watchers {
+            let (scene, dice) = (Arc::clone(self), self.dice.child(2_000 + number));
+            drop(self.spawn(Watcher { scene, dice }.run()));
+        }
+        drop(self.spawn(supervise(Arc::clone(self))));
+        drop(self.spawn(Faults { scene: Arc::clone(self), dice: self.dice.child(3_000) }.run()));
+        drop(self.spawn(Operator { scene: Arc::clone(self), dice: self.dice.child(3_001) }.run()));
+        if !self.pass(Duration::from_secs(seconds)).await {
+            return None;
+        }
+
+        self.ledger.note("heal everything");
+        self.breaking.store(false, Ordering::Relaxed);
+        // What was under way ends: restarts, resumes, the end of a cut.
+        if !self.pass(Duration::from_secs(12)).await {
+            return None;
+        }
+        self.heal();
+        // Under load at first, then in silence.
+        if !self.pass(Duration::from_secs(5)).await {
+            return None;
+        }
+        self.loading.store(false, Ordering::Relaxed);
+        let mut answered = Box::pin(futures::future::join_all(clients));
+        let waited = async {
+            let mut left = ANSWERED_WITHIN;
+            loop {
+                let step = Duration::from_millis(500);
+                let (done, late) = (&mut answered, Box::pin(sleep(step)));
+                match futures::future::select(done, late).await {
+                    futures::future::Either::Left(_) => return true,
+                    futures::future::Either::Right(_) if left.is_zero() || !self.is_fine() => return false,
+                    futures::future::Either::Right(_) => left = left.saturating_sub(step),
+                }
+            }
+        };
+        if !waited.await {
+            self.ledger.accuse("every request is answered", "a client still waits");
+            return None;
+        }
+        self.agree().await?;
+        self.watching.store(false, Ordering::Relaxed);
+        self.ledger.close();
+        self.is_fine().then_some(())
+    }
+
+    async fn found(self: &Arc<Self>) -> Option<()> {
+        for _ in 0..self.plan.replicas {
+            self.add_node().start(self);
+        }
+        let nodes = self.nodes();
+        let members: BTreeMap<_, _> = nodes.iter().map(|node| (ReplicaId(node.id), node.address.clone())).collect();
+        let first = Arc::clone(nodes.first()?);
+        let found = || first.replica().ok_or_else(|| "replica 1 does not open".to_owned());
+        let (host, replica) = self.within("a control plane is founded", AGREES_WITHIN, found).await?;
+        let founded = on(&host, async move { replica.admin().initialize(members).await }).await;
+        if !matches!(founded, Some(Ok(()))) {
+            self.ledger.accuse("a control plane is founded", format!("{founded:?}"));
+            return None;
+        }
+        let ready = || {
+            let waiting =
+                nodes.iter().find(|node| !node.replica().is_some_and(|(_, replica)| *replica.ready().borrow()));
+            waiting.map_or(Ok(()), |node| Err(format!("replica {} is not ready", node.id)))
+        };
+        self.within("a control plane is founded", AGREES_WITHIN, ready).await
+    }
+
+    fn heal(self: &Arc<Self>) {
+        self.net.heal_all();
+        self.net.set_weather(Weather::calm());
+        for node in self.nodes() {
+            node.disk.set_habit(Habit { sync_us: (50, 500), fail_next: false });
+            if let Some(host) = node.host() {
+                host.resume();
+            }
+            node.start(self);
+        }
+        self.net.looked_at();
+    }
+
+    /// The members as the leader has them, each with its status, once there is one leader whom all follow.
+    fn members(&self) -> Result<Vec<(Host, Replica, Status)>, String> {
+        let leader = self.leader().and_then(|node| node.replica()).ok_or("nobody leads")?;
+        let status = leader.1.status();
+        if status.membership_changing {
+            return Err("the membership is still changing".into());
+        }
+        let mut members = Vec::new();
+        for member in &status.members {
+            let node = self.all_nodes().into_iter().find(|node| node.id == member.id.0);
+            let (host, replica) =
+                node.and_then(|node| node.replica()).ok_or_else(|| format!("replica {} is not up", member.id))?;
+            let its = replica.status();
+            if its.leader != Some(leader.1.id()) {
+                return Err(format!("replica {} follows {:?}, not {}", member.id, its.leader, leader.1.id()));
+            }
+            members.push((host, replica, its));
+        }
+        Ok(members)
+    }
+
+    /// Everything works again: one leader, writes through all, and all the same.
+    async fn agree(self: &Arc<Self>) -> Option<()> {
+        let members = self.within("one leads after everything is healed", AGREES_WITHIN, || self.members()).await?;
+        for (host, replica, _) in members {
+            let id = replica.id();
+            let writing = on(&host, async move {
+                let key = quilt_proto::Key::new(CLUSTER, "", "things", "last", "word").expect("plain words make a key");
+                replica.propose(Txn::new(vec![], vec![Op::delete(&key)]), Duration::from_secs(10)).await
+            });
+            let written = writing.await;
+            if !matches!(written, Some(Ok(_))) {
+                self.ledger.accuse("writes are taken after everything is healed", format!("replica {id}: {written:?}"));
+                return None;
+            }
+        }
+        let same = || {
+            let members = self.members()?;
+            let marks: Vec<_> = members
+                .iter()
+                .map(|(_, _, status)| (status.applied_index, status.revision, status.state_hash.clone()))
+                .collect();
+            if marks.windows(2).all(|pair| pair[0] == pair[1]) { Ok(members) } else { Err(format!("{marks:?}")) }
+        };
+        let members = self.within("all replicas agree after everything is healed", AGREES_WITHIN, same).await?;
+        for (host, replica, _) in members {
+            let keys = (0..self.plan.keys).map(key).collect();
+            let read = self.next_number();
+            self.ledger.see(&Sight::ReadBegan { read });
+            let Some((revision, found)) = look(&host, &replica, Consistency::Linearizable, keys).await else {
+                self.ledger
+                    .accuse("reads are answered after everything is healed", format!("replica {}", replica.id()));
+                return None;
+            };
+            let replica = replica.id().0;
+            self.ledger.see(&Sight::ReadEnded { read: Some(read), replica, revision, found: &found });
+        }
+        self.is_fine().then_some(())
+    }
+}
+
+/// Runs the world of one seed.
+#[must_use]
+pub fn simulate(seed: u64, options: &Options) -> Verdict {
+    let dump = options.trace.as_ref().and_then(|path| std::fs::File::create(path).ok());
+    let ledger = Arc::new(Ledger::new(dump));
+    let mut world = World::new(seed);
+    let scene = Scene::new(seed, Arc::clone(&ledger));
+    ledger.note(&format!("{:?}", scene.plan));
+    let simulated_ns = world.run(async {
+        scene.live(options.seconds).await;
+        now_ns()
+    });
+    for node in scene.all_nodes() {
+        if let Some(host) = node.host() {
+            host.kill();
+        }
+    }
+    scene.ground.kill();
+    let (trace_hash, lines) = ledger.trace();
+    let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    let counts = &scene.counts;
+    Verdict {
+        seed,
+        violation: ledger.violation(),
+        trace_hash,
+        lines,
+        simulated: Duration::from_nanos(simulated_ns),
+        applied: count(&counts.applied),
+        unapplied: count(&counts.unapplied),
+        unknown: count(&counts.unknown),
+        reads: count(&counts.reads),
+        events: count(&counts.events),
+    }
+}
