@@ -86,3 +86,22 @@ pub fn load(path: &Path) -> Result<History, Damaged> {
     }
     Ok(history)
 }
+#[cfg(test)]
+mod tests {
+    use super::{Damaged, load, save};
+    use crate::oracle::model;
+
+    /// A history is the same after a way through a file, and a damaged line is named.
+    #[test]
+    fn a_history_comes_back() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("history.jsonl");
+        let history = model::run(7, 60).history;
+        save(&history, &path).expect("saved");
+        assert_eq!(load(&path).expect("loaded"), history);
+        let mut text = std::fs::read_to_string(&path).expect("read");
+        text.insert_str(text.find('\n').expect("a line") + 1, "{\"no\":1}\n");
+        std::fs::write(&path, text).expect("written");
+        assert!(matches!(load(&path), Err(Damaged::Line { line: 2, .. })));
+    }
+}

@@ -88,6 +88,9 @@ pub enum Facts {
         terminating: bool,
         /// The uid of its controller.
         owner: Option<String>,
+        /// The uid of the Pod whose place it takes: the two never count twice.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replaces: Option<String>,
     },
     /// A v1 Node.
     Node {

@@ -52,7 +52,7 @@ pub(super) fn check(history: &History, replay: &Replay, findings: &mut Findings)
     }
     for (value, writers) in &writers {
         if !effects.contains_key(value) {
-            lost(replay, writers, findings);
+            lost(history, replay, writers, findings);
         }
     }
     keyed(history, findings);
@@ -113,16 +113,14 @@ fn told(promise: Promise, check: &str, explanation: String, operation: &Operatio
 }
 
 /// An acknowledged write without an effect, where the answer shows no revision and so no other check can tell.
-fn lost(replay: &Replay, writers: &[&Operation], findings: &mut Findings) {
+fn lost(history: &History, replay: &Replay, writers: &[&Operation], findings: &mut Findings) {
     for operation in writers {
         let (Outcome::Object(seen), Some(object)) = (&operation.outcome, operation.request.object()) else { continue };
         if seen.revision > 0 {
             continue;
         }
         // Its revision is not known: only when watches have gone on behind it is its absence a loss.
-        let course = replay.course(object.collection);
-        let later = course.changes.last_key_value().is_some();
-        if later {
+        if operation.returned < replay.known_until(history, object.collection) {
             let explanation = format!(
                 "operation {} ({}) was acknowledged with \"{}\", which no watch and no list ever shows",
                 operation.id,

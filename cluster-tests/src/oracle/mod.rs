@@ -5,10 +5,16 @@
 //! It knows promises, and nothing of how a replica keeps them.
 
 mod effects;
+#[cfg(test)]
+mod falsify;
 mod lists;
+#[cfg(test)]
+pub(crate) mod model;
 mod order;
 mod product;
 pub mod replay;
+#[cfg(test)]
+mod tests;
 mod tokens;
 mod verdict;
 

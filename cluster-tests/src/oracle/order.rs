@@ -88,7 +88,10 @@ pub(super) fn check(history: &History, replay: &Replay, findings: &mut Findings)
         // An answer that was never given tells nobody anything.
         if !matches!(operation.outcome, Outcome::Unknown { .. }) {
             all.answered(operation, taken);
-            own.answered(operation, taken);
+            // A write may be answered before the replica that took it has applied it.
+            if !operation.request.writes() {
+                own.answered(operation, taken);
+            }
         }
     }
 }
@@ -196,6 +199,7 @@ impl Deletions {
     fn assign(history: &History, replay: &Replay, findings: &mut Findings) -> Self {
         let mut assigned = Self::default();
         let mut made: BTreeMap<(u16, Revision), OperationId> = BTreeMap::new();
+        let mut known_until: BTreeMap<u16, Micros> = BTreeMap::new();
         for operation in &history.operations {
             let (Request::Delete { object, .. }, Outcome::Done { uid }) = (&operation.request, &operation.outcome)
             else {
@@ -205,8 +209,22 @@ impl Deletions {
             let mut gone = course.track(&object.name).iter().filter(|version| version.life == Life::Gone);
             let own = gone.find(|version| uid.is_empty() || version.uid == *uid);
             let Some(own) = own else {
-                // A deletion behind what watches have shown is not known; before it, it is missing.
-                findings.unjudged("a deletion no watch has shown");
+                // Behind what watches have shown it is not known; before that, it is missing.
+                if operation.returned
+                    < *known_until
+                        .entry(object.collection)
+                        .or_insert_with(|| replay.known_until(history, object.collection))
+                {
+                    let explanation = format!(
+                        "operation {} ({}) was acknowledged, and {} is never seen to go",
+                        operation.id,
+                        named(operation),
+                        object.name
+                    );
+                    findings.add(violation(operation, Promise::G3, "Acknowledged", explanation, None));
+                } else {
+                    findings.unjudged("a deletion behind everything watched");
+                }
                 continue;
             };
             if let Some(other) = made.insert((object.collection, own.revision), operation.id) {

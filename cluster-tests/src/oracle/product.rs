@@ -1,6 +1,6 @@
 //! What must hold of Pods, Nodes and Deployments at every single revision, whoever leads and whatever it believes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::replay::{Life, Replay, Version};
 use super::{Findings, Promise, Violation};
@@ -37,6 +37,7 @@ struct Pod {
     finished: bool,
     terminating: bool,
     owner: Option<String>,
+    replaces: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -94,7 +95,7 @@ impl Picture {
             Some(Facts::Node { .. }) if gone => drop(self.nodes.remove(name)),
             Some(Facts::ReplicaSet { .. }) if gone => drop(self.sets.remove(&uid)),
             Some(Facts::Deployment { .. }) if gone => drop(self.deployments.remove(&uid)),
-            Some(Facts::Pod { node, cpu_millis, memory_bytes, finished, terminating, owner }) => {
+            Some(Facts::Pod { node, cpu_millis, memory_bytes, finished, terminating, owner, replaces }) => {
                 let pod = Pod {
                     name: name.to_owned(),
                     node: node.clone(),
@@ -103,6 +104,7 @@ impl Picture {
                     finished: *finished,
                     terminating: *terminating,
                     owner: owner.clone(),
+                    replaces: replaces.clone(),
                 };
                 self.pod(revision, uid, &pod, findings);
             }
@@ -132,7 +134,10 @@ impl Picture {
     }
 
     fn pod(&mut self, revision: Revision, uid: String, pod: &Pod, findings: &mut Findings) {
-        let before = self.pods.insert(uid, pod.clone());
+        // Binding takes the mark off; what it said stays true.
+        let known = self.pods.get(&uid).and_then(|known| known.replaces.clone());
+        let replaces = pod.replaces.clone().or(known);
+        let before = self.pods.insert(uid, Pod { replaces, ..pod.clone() });
         let old_node = before.as_ref().and_then(|before| before.node.as_deref());
         if let Some(old) = old_node
             && pod.node.as_deref() != Some(old)
@@ -164,9 +169,12 @@ impl Picture {
     /// A pod was bound: what its node promises is not exceeded.
     fn full(&self, revision: Revision, node: &str, pod: &Pod, findings: &mut Findings) {
         let Some(limits) = self.nodes.get(node) else { return };
-        let bound = self.pods.values().filter(|pod| pod.node.as_deref() == Some(node) && !pod.finished);
+        let bound = || self.pods.iter().filter(|(_, pod)| pod.node.as_deref() == Some(node) && !pod.finished);
+        // A Pod and the one that takes its place, bound as the other ends, are one.
+        let replaced: BTreeSet<&str> = bound().filter_map(|(_, pod)| pod.replaces.as_deref()).collect();
+        let counted = bound().filter(|(uid, _)| !replaced.contains(uid.as_str())).map(|(_, pod)| pod);
         let (mut count, mut cpu, mut memory) = (0_u64, 0_u64, 0_u64);
-        for pod in bound {
+        for pod in counted {
             count += 1;
             cpu += pod.cpu_millis;
             memory += pod.memory_bytes;

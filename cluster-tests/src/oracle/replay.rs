@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use super::{Findings, Promise, Violation};
 use crate::history::{
-    Connection, EventKind, Facts, History, Line, OperationId, Outcome, Request, Revision, Seen, Start, Writers,
+    Connection, EventKind, Facts, Freshness, History, Line, Micros, OperationId, Outcome, Page, Request, Revision,
+    Seen, Start, Writers,
 };
 
 /// One version of one object, or its end.
@@ -169,6 +170,20 @@ impl Replay {
             courses.push(course);
         }
         Self { courses }
+    }
+
+    /// Until when every request answered is known to stand within what watches of a collection have shown: the latest list
+    /// that does began behind all of them.
+    #[must_use]
+    pub fn known_until(&self, history: &History, collection: u16) -> Micros {
+        let covered = self.course(collection).covered;
+        let lists = history.operations.iter().filter(|operation| match (&operation.request, &operation.outcome) {
+            (Request::List { freshness: Freshness::Latest, page, .. }, Outcome::Items { revision, .. }) => {
+                !matches!(page, Page::Behind(_)) && *revision <= covered
+            }
+            _ => false,
+        });
+        lists.map(|operation| operation.invoked).max().unwrap_or(0)
     }
 
     /// The history of one collection.

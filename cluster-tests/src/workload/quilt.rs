@@ -2,6 +2,7 @@
 //! tokens with more joiners at once than uses.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
 use reqwest::Method;
@@ -18,6 +19,8 @@ use crate::history::{Freshness, Object, Outcome, Request, Writers};
 const SENT: u32 = 5;
 /// Most uses of a token.
 const USES: u64 = 3;
+/// How long a heartbeat is waited for.
+const BEAT: Duration = Duration::from_secs(10);
 /// Beginning of what a stage knows of its workloads.
 const WORKLOADS: &str = "workload ";
 /// What a stage knows its cluster by.
@@ -73,7 +76,8 @@ impl Doing<'_> {
     }
 
     fn spec(name: &str, value: &str, replicas: u64) -> Value {
-        json!({"name": name, "replicas": replicas, "command": ["x"], "environment": {"value": value}})
+        json!({"name": name, "replicas": replicas, "command": ["x"], "environment": {"value": value},
+            "memory_limit_mb": 64, "cpu_limit_percent": 25})
     }
 
     fn object(&self, name: &str) -> Object {
@@ -189,6 +193,23 @@ impl Doing<'_> {
                 this.ask(place, call, Request::Join { token, node: node.clone() }).await
             }
         });
-        join_all(joining).await;
+        for answer in join_all(joining).await {
+            if self.dice.percent(50) {
+                self.make_ready(&answer.body).await;
+            }
+        }
+    }
+
+    /// A node that is ready is given Pods, as many as it has room for. What becomes of the heartbeat is no matter.
+    async fn make_ready(&mut self, joined: &Value) {
+        let (id, token) = (text(&joined["node"]["id"]), text(&joined["node_token"]));
+        if id.is_empty() {
+            return;
+        }
+        let path = format!("/api/agent/clusters/{}/nodes/{id}/heartbeat", self.cluster);
+        let body = json!({"state": "ready", "capacity": {"cpu": "1", "memory": "512Mi", "pods": "6"}});
+        let place = self.session.any(&mut self.dice);
+        let call = Call::new(As::Node(token), Method::POST, &path).body(&body);
+        let _answer = self.session.request(place, &call).timeout(BEAT).send().await;
     }
 }

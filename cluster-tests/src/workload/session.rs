@@ -41,6 +41,8 @@ pub(super) enum As {
     Tenant,
     /// Who holds a join token.
     Joiner(String),
+    /// A node.
+    Node(String),
 }
 
 /// A request to be sent.
@@ -130,6 +132,7 @@ impl Session {
             As::Admin => self.admin.clone(),
             As::Tenant => self.tenant.clone(),
             As::Joiner(token) => Credential::Join(token.clone()),
+            As::Node(token) => Credential::Node(token.clone()),
         };
         let line = &self.lines[place % self.lines.len()];
         let mut request = line.client.with(credential).request(call.method.clone(), call.path);

@@ -10,6 +10,9 @@ use crate::history::{Facts, Seen};
 /// Where our clients put their values on objects whose fields have another meaning.
 pub(super) const ANNOTATION: &str = "oracle.quilt.sh/value";
 
+/// Names the Pod that a Workload's new Pod takes the place of.
+const REPLACES: &str = "quilt.sh/replaces";
+
 /// How objects of one collection are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
@@ -73,6 +76,7 @@ impl Shape {
                 finished: matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed")),
                 terminating: object["metadata"]["deletionTimestamp"].is_string(),
                 owner: controller(object),
+                replaces: object["metadata"]["annotations"][REPLACES].as_str().map(str::to_owned),
             }),
             Self::Node => {
                 let allocatable = &object["status"]["allocatable"];
@@ -200,7 +204,7 @@ mod tests {
     /// What invariants need of a Pod and of a Deployment.
     #[test]
     fn facts_are_read() {
-        let pod = json!({"metadata": {"name": "p", "namespace": "n",
+        let pod = json!({"metadata": {"name": "p", "namespace": "n", "annotations": {"quilt.sh/replaces": "old"},
             "ownerReferences": [{"uid": "x"}, {"uid": "rs", "controller": true}]},
             "spec": {"nodeName": "n1", "containers": [{"resources": {"requests": {"cpu": "100m", "memory": "1Mi"}}},
                 {"resources": {"requests": {"cpu": "1"}}}]}, "status": {"phase": "Running"}});
@@ -213,6 +217,7 @@ mod tests {
             finished: false,
             terminating: false,
             owner: Some("rs".into()),
+            replaces: Some("old".into()),
         };
         assert_eq!(seen.facts, Some(expected));
         let deployment = json!({"metadata": {"name": "d", "namespace": "n"},

@@ -21,6 +21,12 @@ use crate::history::{
 /// How long watches may take to come to the end when the writing has stopped.
 const CATCH_UP: Duration = Duration::from_secs(45);
 
+/// How long lists may wait for a bookmark behind them.
+const COVER: Duration = Duration::from_secs(12);
+
+/// A list's revision, and of each object its name, its group and its revision.
+type Shown = (Revision, Vec<(String, String, Revision)>);
+
 /// Pause between two looks at what is waited for.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -173,11 +179,13 @@ impl Stage {
         self.quiet(patience).await;
         self.hurry.send_replace(true);
         let mut last: BTreeMap<u16, Vec<(String, String, Revision)>> = BTreeMap::new();
+        let mut listed_at: BTreeMap<u16, Revision> = BTreeMap::new();
         if let Some(session) = sessions.first() {
             for watched in self.watched() {
                 for place in session.places() {
-                    if let Some(shown) = self.audit(session, &watched, place).await {
+                    if let Some((revision, shown)) = self.audit(session, &watched, place).await {
                         last.insert(watched.id, shown);
+                        listed_at.insert(watched.id, revision);
                     } else {
                         let about =
                             format!("final list of {} through replica {}", watched.path, session.replica(place));
@@ -198,7 +206,19 @@ impl Stage {
                 waiting.push((Arc::clone(&one.position), awaited));
             }
         }
+        // Lists are judged as far as watches have come: one of each collection goes on, by bookmarks, to where its lists stand.
+        let mut covering: Vec<(Vec<Arc<AtomicU64>>, Revision)> = Vec::new();
+        for (collection, revision) in listed_at {
+            let whole = following.iter().filter(|one| one.plan.collection == collection && one.plan.selector.is_none());
+            covering.push((whole.map(|one| Arc::clone(&one.position)).collect(), revision));
+        }
         let started = Instant::now();
+        let is_covered = |(positions, revision): &(Vec<Arc<AtomicU64>>, Revision)| {
+            positions.iter().any(|position| position.load(Ordering::Relaxed) >= *revision)
+        };
+        while !covering.iter().all(is_covered) && started.elapsed() < COVER {
+            tokio::time::sleep(LOOK).await;
+        }
         while waiting.iter().any(|(position, awaited)| position.load(Ordering::Relaxed) < *awaited)
             && started.elapsed() < CATCH_UP
         {
@@ -212,12 +232,7 @@ impl Stage {
         self.recorder.finish()
     }
 
-    async fn audit(
-        &self,
-        session: &Session,
-        watched: &Watched,
-        place: usize,
-    ) -> Option<Vec<(String, String, Revision)>> {
+    async fn audit(&self, session: &Session, watched: &Watched, place: usize) -> Option<Shown> {
         let started = Instant::now();
         while started.elapsed() < CATCH_UP {
             let request = Request::List {
@@ -229,8 +244,11 @@ impl Stage {
             let call = Call::new(watched.who.clone(), Method::GET, &watched.path);
             let shape = watched.shape;
             let answer = session.ask(&self.recorder, place, call, request, |body| listed(shape, body)).await;
-            if let Outcome::Items { items, .. } = answer.outcome {
-                return Some(items.into_iter().map(|seen| (seen.name, seen.group, seen.revision)).collect());
+            if let Outcome::Items { revision, items, .. } = answer.outcome {
+                return Some((
+                    revision,
+                    items.into_iter().map(|seen| (seen.name, seen.group, seen.revision)).collect(),
+                ));
             }
             tokio::time::sleep(LOOK * 4).await;
         }
