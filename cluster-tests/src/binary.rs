@@ -27,29 +27,51 @@ fn find_quiltd() -> Result<PathBuf> {
         ensure!(given.is_file(), "QUILTD_BIN names {}, which is no file", given.display());
         return Ok(given);
     }
-    // target/<profile>/deps/<test>-<hash>
-    let test = current_exe().context("the test does not know its own path")?;
-    let profile = test.ancestors().nth(2).context("the test is not in a target directory")?;
-    let binary = profile.join("quiltd");
+    built("quiltd", "quiltd")
+}
+
+/// The library that is put between a replica and its disk and clock: `QUILTD_FAULT_SHIM`, else the one of this build, brought up to date
+/// first.
+///
+/// # Errors
+/// When there is none and it cannot be built.
+pub fn shim() -> Result<PathBuf> {
+    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let found = FOUND.get_or_init(|| {
+        let given = var_os("QUILTD_FAULT_SHIM").map(PathBuf::from);
+        let found = given.map_or_else(|| built("cluster-tests-shim", "libquilt_fault_shim.so"), Ok);
+        found.map_err(|error| format!("{error:#}"))
+    });
+    found.clone().map_err(anyhow::Error::msg)
+}
+
+/// What cargo makes of a package, beside this test's or program's own build.
+fn built(package: &str, file: &str) -> Result<PathBuf> {
+    // target/<profile>/<program>, or target/<profile>/deps/<test>-<hash>
+    let program = current_exe().context("the program does not know its own path")?;
+    let place = program.parent().context("a program is in a directory")?;
+    let below = place.ends_with("deps") || place.ends_with("examples");
+    let profile = if below { place.parent() } else { Some(place) }.context("it is not in a target directory")?;
+    let made = profile.join(file);
     let name = profile.file_name().and_then(OsStr::to_str).unwrap_or("ci");
     // Cargo itself knows whether anything has changed; a build of what is up to date takes a moment.
     let cargo = var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo)
-        .args(["build", "--quiet", "--locked", "--package", "quiltd", "--profile"])
+    let status = Command::new(cargo)
+        .args(["build", "--quiet", "--locked", "--package", package, "--profile"])
         .arg(if name == "debug" { "dev" } else { name })
         .arg("--target-dir")
         .arg(profile.parent().context("a profile's directory has a parent")?)
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
         .status();
-    match built {
-        Ok(status) if status.success() => Ok(binary),
-        Ok(status) => bail!("quiltd cannot be built for these tests ({status}); set QUILTD_BIN to use another"),
-        Err(error) if binary.is_file() => {
+    match status {
+        Ok(status) if status.success() && made.is_file() => Ok(made),
+        Ok(status) => bail!("{package} cannot be built for this ({status})"),
+        Err(error) if made.is_file() => {
             // Without cargo, as on a host that only runs tests, what was built with them is used.
             let _no_cargo = error;
-            Ok(binary)
+            Ok(made)
         }
-        Err(error) => Err(error).context("quiltd is not built and cargo cannot be run; build it or set QUILTD_BIN"),
+        Err(error) => Err(error).with_context(|| format!("{package} is not built and cargo cannot be run")),
     }
 }
 

@@ -37,6 +37,8 @@ const OURS: &[(&str, &[&str])] = &[
     // The sources of quilt-raft on a modelled host, and what drives them (decision 22).
     ("quilt-raft-simulated", &["quilt-proto", "quilt-state", "quilt-storage"]),
     ("simulation", &["quilt-proto", "quilt-state", "quilt-storage", "quilt-raft-simulated"]),
+    // Stands between any process and the C library.
+    ("cluster-tests-shim", &[]),
     ("xtask", &["quilt-proto", "quilt-objects"]),
 ];
 

@@ -1,0 +1,134 @@
+//! Cuts: links between replicas that carry nothing, each direction by itself.
+
+use std::fmt::{self, Display, Formatter};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+
+use super::{Proof, Whom};
+use crate::oracle::Promise;
+use crate::proxy::{Link, Passed, Place};
+use crate::random::Random;
+use crate::rig::Rig;
+
+/// Which links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// To and from these.
+    Around(Whom),
+    /// What others send them.
+    To(Whom),
+    /// What they send others.
+    From(Whom),
+    /// Between the leader and one follower, both ways: the others see both.
+    Bridge,
+    /// Every direction by the toss of a coin.
+    Mask,
+}
+
+impl Display for Way {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Around(whom) => write!(f, "cut around {whom}"),
+            Self::To(whom) => write!(f, "one-way cut to {whom}"),
+            Self::From(whom) => write!(f, "one-way cut from {whom}"),
+            Self::Bridge => f.write_str("cut between the leader and one follower"),
+            Self::Mask => f.write_str("random one-way cuts"),
+        }
+    }
+}
+
+/// A cut in force.
+#[derive(Debug)]
+pub struct Cut {
+    links: Vec<(u16, u16, Arc<Link>, Passed)>,
+    term: Option<u64>,
+    since: Instant,
+}
+
+/// Terms that may pass however short a cut is, and one more for each second of it: less than any livelock of elections.
+const TERMS: u64 = 4;
+
+impl Cut {
+    pub(super) async fn begin(rig: &Rig, random: &mut Random, way: Way) -> Result<Self> {
+        let ids = rig.ids();
+        let pairs: Vec<(u16, u16)> =
+            ids.iter().flat_map(|a| ids.iter().filter(move |b| a != *b).map(move |b| (*a, *b))).collect();
+        let chosen: Vec<(u16, u16)> = match way {
+            Way::Around(whom) => {
+                let inside = whom.choose(rig, random).await?;
+                pairs.into_iter().filter(|(a, b)| inside.contains(a) != inside.contains(b)).collect()
+            }
+            Way::To(whom) => {
+                let to = whom.choose(rig, random).await?;
+                pairs.into_iter().filter(|(a, b)| to.contains(b) && !to.contains(a)).collect()
+            }
+            Way::From(whom) => {
+                let from = whom.choose(rig, random).await?;
+                pairs.into_iter().filter(|(a, b)| from.contains(a) && !from.contains(b)).collect()
+            }
+            Way::Bridge => {
+                let leader = Whom::Leader.one(rig, random).await?;
+                let other = Whom::Follower.one(rig, random).await?;
+                vec![(leader, other), (other, leader)]
+            }
+            Way::Mask => {
+                let mut chosen: Vec<(u16, u16)> = pairs.iter().copied().filter(|_| random.percent(50)).collect();
+                if chosen.is_empty() {
+                    chosen.push(*random.one(&pairs));
+                }
+                chosen
+            }
+        };
+        ensure!(!chosen.is_empty(), "there is no link to cut");
+        let term = term(rig).await;
+        let links: Vec<(u16, u16, Arc<Link>, Passed)> = chosen
+            .into_iter()
+            .map(|(a, b)| {
+                let link = rig.network().link(Place::Replica(a), Place::Replica(b));
+                let passed = link.passed();
+                (a, b, link, passed)
+            })
+            .collect();
+        for (_, _, link, _) in &links {
+            link.stall();
+        }
+        Ok(Self { links, term, since: Instant::now() })
+    }
+
+    pub(super) async fn end(self, rig: &Rig) -> Proof {
+        let mut proof = Proof::default();
+        let mut silent = Vec::new();
+        for (a, b, link, before) in &self.links {
+            let now = link.passed();
+            let (held, dials) = (now.held - before.held, now.dials_held - before.dials_held);
+            if held + dials > 0 {
+                proof.took.push(format!("{held} bytes and {dials} dials from {a} to {b} held"));
+            } else {
+                silent.push(format!("{a} to {b}"));
+            }
+        }
+        if proof.took.is_empty() {
+            proof.missing.push(format!("nothing was sent over the links cut: {}", silent.join(", ")));
+        }
+        let seconds = self.since.elapsed().as_secs();
+        if let (Some(before), Some(after)) = (self.term, term(rig).await)
+            && after > before + TERMS + seconds
+        {
+            let told = format!("term {before} became {after} in {seconds} s of a cut");
+            proof = proof.broken(Promise::G17, "terms do not inflate", told);
+        }
+        for (_, _, link, _) in self.links {
+            link.heal();
+        }
+        proof
+    }
+}
+
+/// The highest term any replica knows.
+async fn term(rig: &Rig) -> Option<u64> {
+    let ids = rig.running();
+    let asked = ids.iter().map(|id| async { rig.status(*id).await.ok()?["term"].as_u64() });
+    futures::future::join_all(asked).await.into_iter().flatten().max()
+}

@@ -1,0 +1,137 @@
+//! Disks that fail, fill, or take their time.
+
+use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::layer::{Tail, Word};
+use super::{Proof, Whom};
+use crate::oracle::Promise;
+use crate::random::Random;
+use crate::rig::{Rig, State, within};
+
+/// After a failed sync a replica stops within this.
+const STOPS: Duration = Duration::from_secs(10);
+
+/// What is wrong with the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskTrouble {
+    /// A sync fails, one of so many. The replica must stop; what it had not synced is gone.
+    FailedSync(u64),
+    /// No more than so many bytes can be written.
+    Full(u64),
+    /// Every sync takes so many milliseconds longer.
+    SlowSync(u64),
+}
+
+impl Display for DiskTrouble {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FailedSync(_) => f.write_str("failed sync"),
+            Self::Full(_) => f.write_str("full disk"),
+            Self::SlowSync(ms) => write!(f, "syncs of {ms} ms"),
+        }
+    }
+}
+
+/// Replicas with trouble.
+#[derive(Debug)]
+pub struct Disk {
+    trouble: DiskTrouble,
+    ids: Vec<u16>,
+    before: Vec<Counts>,
+    random: Random,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Counts {
+    delayed: u64,
+    errors: u64,
+    retried: u64,
+    refused: u64,
+}
+
+fn counts(rig: &Rig, id: u16) -> Result<Counts> {
+    let layer = rig.layer(id)?;
+    Ok(Counts {
+        delayed: layer.get(Word::SyncsDelayed)?,
+        errors: layer.get(Word::SyncErrors)?,
+        retried: layer.get(Word::SyncsRetried)?,
+        refused: layer.get(Word::WritesRefused)?,
+    })
+}
+
+impl Disk {
+    pub(super) async fn begin(rig: &Rig, random: &mut Random, whom: Whom, trouble: DiskTrouble) -> Result<Self> {
+        let ids = whom.choose(rig, random).await?;
+        let mut before = Vec::new();
+        for id in &ids {
+            let layer = rig.layer(*id)?;
+            layer.check_loaded(rig.at(*id)?.pid()?)?;
+            before.push(counts(rig, *id)?);
+            match trouble {
+                DiskTrouble::FailedSync(most) => layer.fail_sync(random.within(1..most + 1))?,
+                DiskTrouble::Full(bytes) => layer.leave_space(bytes)?,
+                DiskTrouble::SlowSync(ms) => layer.slow_syncs(Duration::from_millis(ms))?,
+            }
+        }
+        Ok(Self { trouble, ids, before, random: Random::new(random.draw()) })
+    }
+
+    pub(super) fn may_end(&self, id: u16) -> bool {
+        // A log that cannot be written is no log: going on without one would break more than stopping does.
+        !matches!(self.trouble, DiskTrouble::SlowSync(_)) && self.ids.contains(&id)
+    }
+
+    pub(super) async fn end(mut self, rig: &mut Rig) -> Result<Proof> {
+        let mut proof = Proof::default();
+        let ids = std::mem::take(&mut self.ids);
+        for (id, before) in ids.into_iter().zip(std::mem::take(&mut self.before)) {
+            let now = counts(rig, id)?;
+            let part = match self.trouble {
+                DiskTrouble::FailedSync(_) => self.failed_sync(rig, id, before).await?,
+                DiskTrouble::Full(_) => Proof::counted(now.refused - before.refused, "writes refused"),
+                DiskTrouble::SlowSync(_) => Proof::counted(now.delayed - before.delayed, "syncs held up"),
+            };
+            rig.layer(id)?.heal()?;
+            if rig.at_mut(id)?.ended()?.is_some() || rig.at(id)?.state() == State::Absent {
+                rig.network().owners().remove(id);
+                rig.launch(id)?;
+            }
+            proof.took.extend(part.took);
+            proof.missing.extend(part.missing);
+            proof.broken.extend(part.broken);
+        }
+        Ok(proof)
+    }
+
+    /// The process must be gone by itself. Then the power goes too: what the failed sync lost is gone from the disk, as it would be.
+    async fn failed_sync(&mut self, rig: &mut Rig, id: u16, before: Counts) -> Result<Proof> {
+        if counts(rig, id)?.errors == before.errors {
+            return Ok(Proof::missing(format!("replica {id} did not sync")));
+        }
+        let mut proof = Proof::took(format!("a sync of replica {id} failed"));
+        let cell = std::cell::RefCell::new(&mut *rig);
+        let stopped = within(STOPS, "it stops", || {
+            let gone = cell
+                .borrow_mut()
+                .at_mut(id)
+                .is_ok_and(|seat| seat.state() == State::Absent || matches!(seat.ended(), Ok(Some(_))));
+            async move { if gone { Ok(()) } else { anyhow::bail!("it still runs") } }
+        })
+        .await;
+        if stopped.is_err() {
+            let told = format!("replica {id} goes on {STOPS:?} after a sync that failed");
+            proof = proof.broken(Promise::G3, "a failed sync stops the replica", told);
+            rig.kill(&[id])?;
+        }
+        let retried = counts(rig, id)?.retried - before.retried;
+        if retried > 0 {
+            let told = format!("replica {id} synced {retried} times more after a sync that failed");
+            proof = proof.broken(Promise::G3, "a failed sync is not repeated", told);
+        }
+        rig.layer(id)?.power_cut(Tail::Dropped, &mut self.random)?;
+        Ok(proof)
+    }
+}
