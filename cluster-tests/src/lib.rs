@@ -7,6 +7,7 @@
 
 pub mod bench;
 pub mod binary;
+pub mod chaos;
 pub mod client;
 pub mod cluster;
 pub mod fault;

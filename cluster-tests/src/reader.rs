@@ -188,8 +188,8 @@ impl Reader {
         let told = BufReader::new(shell.stdout.take().context("standard output is piped")?).lines();
         let xtask = quiltd.with_file_name("xtask");
         let clone = prepare_build(&root, &quiltd, &xtask, &kubectl)?;
-        let places =
-            Places { xtask, clone, quiltd, network: Places::network_of(std::process::id()), ports: Vec::new(), root };
+        let (chaos, network) = (quiltd.with_file_name("chaos"), Places::network_of(std::process::id()));
+        let places = Places { xtask, chaos, clone, quiltd, network, ports: Vec::new(), root };
         let (page, directory, open) = (page.name.clone(), Some(directory), Vec::new());
         Ok(Self { page, directory, places, shell, stdin, told, open, steps: 0, _hold: held })
     }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `./scripts/dev ARGS` | the script, with a cargo that compiles nothing; `quiltd dev ARGS` when the tests were built elsewhere than it builds |
 //! | either, and `quiltd dev`, without ports | on free ports; addresses `127.0.0.1:6443`, `:6444`, … become theirs |
+//! | `./scripts/chaos ARGS` | the built `chaos ARGS` |
 //! | `./scripts/test` | nothing more: it is what runs the test |
 //! | `cargo xtask ARGS` | the built `xtask ARGS --help`: the words are parsed, the chore itself needs the clone |
 //! | `/tmp/quilt`, `/var/lib/`, `/etc/quilt`, `/etc/systemd/` | below the test's own directory |
@@ -38,6 +39,8 @@ pub struct Places {
     pub quiltd: PathBuf,
     /// The chores' program, built beside it.
     pub xtask: PathBuf,
+    /// The program that breaks things, built beside it.
+    pub chaos: PathBuf,
     /// The clone, if its scripts find there what was built for this run.
     pub clone: Option<PathBuf>,
     /// First three bytes of the hosts' addresses.
@@ -98,7 +101,10 @@ pub fn step(block: &Block, places: &Places) -> Result<Step> {
     for line in block.text.lines() {
         let typed = match line.strip_prefix("cargo xtask") {
             Some(rest) => format!("'{}'{rest} --help", places.xtask.display()),
-            None => places.substitute(line),
+            None => match line.strip_prefix("./scripts/chaos") {
+                Some(rest) => format!("'{}'{}", places.chaos.display(), places.substitute(rest).replace(" --yes", "")),
+                None => places.substitute(line),
+            },
         };
         if line.ends_with('\\') && begins(line, "cargo xtask") {
             bail!("`{line}` goes on in the next line, which this rule does not know");
@@ -188,6 +194,7 @@ mod tests {
             root: "/t".into(),
             quiltd: "/b/quiltd".into(),
             xtask: "/b/xtask".into(),
+            chaos: "/b/chaos".into(),
             clone: None,
             network: "127.9.9".into(),
             ports: vec![(6444, 1), (50_000, 2)],
@@ -246,6 +253,8 @@ mod tests {
     fn scripts_and_chores_are_known() {
         assert_eq!(to("./scripts/test\n"), Step::Gate);
         assert_eq!(to("./scripts/tests\n"), Step::Typed("./scripts/tests\n".into()));
+        let chaos = "'/b/chaos' --list\n'/b/chaos' --out /t/tmp/quilt/x\n";
+        assert_eq!(to("./scripts/chaos --list\n./scripts/chaos --yes --out /tmp/quilt/x\n"), Step::Typed(chaos.into()));
         assert_eq!(to("cargo xtask gen kinds --check\n"), Step::Typed("'/b/xtask' gen kinds --check --help\n".into()));
     }
 

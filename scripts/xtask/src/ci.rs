@@ -118,7 +118,16 @@ impl Gate<'_> {
 
     /// Tests and the binaries they start.
     fn build_tests(&self) -> Result<()> {
-        check(self.cargo().args(["build", "--package", "quiltd", "--locked", "--profile", PROFILE]))?;
+        check(self.cargo().args([
+            "build",
+            "--package",
+            "quiltd",
+            "--package",
+            "cluster-tests-shim",
+            "--locked",
+            "--profile",
+            PROFILE,
+        ]))?;
         let mut cargo = self.cargo();
         if has_nextest(self.workspace) {
             cargo.args(["nextest", "run", "--no-run", "--workspace", "--locked", "--cargo-profile", PROFILE]);

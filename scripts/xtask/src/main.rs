@@ -7,6 +7,7 @@
 
 mod bench;
 mod cache;
+mod chaos;
 mod ci;
 mod debian;
 mod dev;
@@ -50,6 +51,8 @@ enum Command {
     /// Builds quiltd as it ships and measures it; the rest of the arguments goes to the measuring program.
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Builds quiltd and breaks it while clients work on it; the rest of the arguments goes to the program that does.
+    Chaos(chaos::Args),
     /// Builds RocksDB into the cache, unless it is there, and prints the variables that make cargo use it.
     Rocksdb,
     /// Finds or fetches a kubectl that is new enough for the tests, and prints its path.
@@ -87,6 +90,7 @@ fn run() -> Result<()> {
         Command::Licences => licences::check(&Workspace::load()?),
         Command::Dev(args) => dev::run(&Workspace::load()?, &args),
         Command::Bench(bench) => bench::run(&Workspace::load()?, &bench),
+        Command::Chaos(args) => chaos::run(&Workspace::load()?, &args),
         Command::Rocksdb => {
             for (name, value) in rocksdb::ensure(&Workspace::load()?)? {
                 println!("export {name}={}", value.display());

@@ -1,0 +1,258 @@
+//! The command: which scenarios, with which seeds, for how long, and what the exit code says.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+
+use super::coverage;
+use super::progress::Board;
+use super::report::{Report, told};
+use super::run::{Limits, Outcome, RunReport, Setting, run};
+use super::scenario::{SCENARIOS, Scenario, named};
+use crate::binary;
+
+/// Breaks a real control plane in named ways while clients work on it, and judges what they saw.
+///
+/// Exit codes: 0 every promise held, 1 a promise was broken, 2 usage, 3 nothing was broken and a run proves nothing (void).
+#[derive(Debug, Parser)]
+#[command(
+    name = "chaos",
+    after_help = "Examples:\n  ./scripts/chaos --list\n  ./scripts/chaos --scenario kill-leader --seed 7\n  ./scripts/chaos --minutes 60 --binary /usr/local/bin/quiltd"
+)]
+pub struct Args {
+    /// A scenario by its name, several with commas, or all.
+    #[arg(long, default_value = "all", value_name = "NAME", value_delimiter = ',')]
+    scenario: Vec<String>,
+    /// What everything by chance is made from; runs repeated with --minutes go on with the next ones.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seed: u64,
+    /// Go on with new seeds for so long; without it every scenario runs once.
+    #[arg(long, value_name = "M")]
+    minutes: Option<u64>,
+    /// How many replicas: 3 or 5.
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = replicas)]
+    replicas: u16,
+    /// The quiltd to test; by default the one built from this clone.
+    #[arg(long, value_name = "PATH")]
+    binary: Option<PathBuf>,
+    /// Faults and calm last so many times as long as in CI.
+    #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u64).range(1..=60))]
+    stretch: u64,
+    /// Requests a second that clients begin.
+    #[arg(long, default_value_t = 150, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=10_000))]
+    rate: u32,
+    /// Where the report and what is kept of failing runs go; a new directory for temporary files by default.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Show all scenarios, and end.
+    #[arg(long)]
+    list: bool,
+    /// Simulate instead: seeds A..B in one process on virtual time.
+    #[arg(long, requires = "seeds", conflicts_with = "museum")]
+    simulate: bool,
+    /// The seeds to simulate.
+    #[arg(long, value_name = "A..B")]
+    seeds: Option<String>,
+    /// Run the museum of planted bugs instead: each must be convicted.
+    #[arg(long)]
+    museum: bool,
+}
+
+/// Exit code of a run that proves nothing.
+const VOID: u8 = 3;
+/// Exit code of a mistake in the command.
+const USAGE: u8 = 2;
+
+fn replicas(text: &str) -> Result<u16, String> {
+    match text {
+        "3" => Ok(3),
+        "5" => Ok(5),
+        _ => Err("3 and 5 can be run".into()),
+    }
+}
+
+/// Runs the command.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    if args.list {
+        print(&listing());
+        return ExitCode::SUCCESS;
+    }
+    if args.simulate || args.museum {
+        return simulate(&args);
+    }
+    let chosen = match chosen(&args.scenario) {
+        Ok(chosen) => chosen,
+        Err(error) => {
+            tell(&format!("{error:#}\n"));
+            return ExitCode::from(USAGE);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let done = runtime.context("threads").and_then(|runtime| runtime.block_on(campaign(&args, &chosen)));
+    match done {
+        Ok(Outcome::Pass) => ExitCode::SUCCESS,
+        Ok(Outcome::Fail) => ExitCode::FAILURE,
+        Ok(Outcome::Void) => ExitCode::from(VOID),
+        Err(error) => {
+            tell(&format!("{error:#}\n"));
+            ExitCode::from(VOID)
+        }
+    }
+}
+
+/// The simulation is a program of its own: it is linked with what it simulates, this one is not.
+fn simulate(args: &Args) -> ExitCode {
+    let program = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join("simulate")));
+    let Some(program) = program.filter(|path| path.is_file()) else {
+        tell("the simulation is not built: cargo build --profile ci --bin simulate\n");
+        return ExitCode::from(VOID);
+    };
+    let mut command = Command::new(program);
+    match &args.seeds {
+        Some(seeds) if args.simulate => command.arg("--seeds").arg(seeds),
+        _museum => command.arg("--museum"),
+    };
+    match command.status() {
+        Ok(status) => ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1)),
+        Err(error) => {
+            tell(&format!("the simulation cannot be started: {error}\n"));
+            ExitCode::from(VOID)
+        }
+    }
+}
+
+fn chosen(names: &[String]) -> Result<Vec<&'static Scenario>> {
+    if names.iter().any(|name| name == "all") {
+        return Ok(SCENARIOS.iter().collect());
+    }
+    names
+        .iter()
+        .map(|name| named(name).with_context(|| format!("no scenario is called \"{name}\"; --list shows them all")))
+        .collect()
+}
+
+fn listing() -> String {
+    let width = SCENARIOS.iter().map(|scenario| scenario.name.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for scenario in SCENARIOS {
+        let _infallible = writeln!(text, "{:<width$}  {}", scenario.name, scenario.shows);
+    }
+    for missing in coverage::missing() {
+        let _infallible = writeln!(text, "MISSING: {missing}");
+    }
+    text
+}
+
+async fn campaign(args: &Args, chosen: &[&'static Scenario]) -> Result<Outcome> {
+    let binary = match &args.binary {
+        Some(path) => path.canonicalize().with_context(|| format!("--binary {}", path.display()))?,
+        None => binary::quiltd()?,
+    };
+    let about = version(&binary)?;
+    let shim = match binary::shim() {
+        Ok(shim) => Some(shim),
+        Err(error) => {
+            tell(&format!("WARNING: no faults of disks and clocks, runs with them are void: {error:#}\n"));
+            None
+        }
+    };
+    let name = format!("quiltd-chaos-{}", std::process::id());
+    let out = args.out.clone().unwrap_or_else(|| std::env::temp_dir().join(name));
+    std::fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;
+    let out = out.canonicalize()?;
+    let setting = Setting {
+        replicas: args.replicas,
+        binary,
+        shim,
+        rate: f64::from(args.rate),
+        stretch: args.stretch,
+        limits: Limits::default(),
+    };
+    let begun = Instant::now();
+    let total = args.minutes.map(|minutes| Duration::from_secs(minutes * 60));
+    let board = Arc::new(Mutex::new(Board { begun: Some(begun), total, ..Board::default() }));
+    let mut report = Report::new(about, args.replicas);
+    tell(&format!("{}, {} replicas, report in {}\n", report.binary, args.replicas, out.display()));
+    'all: for round in 0.. {
+        for (number, scenario) in (1..).zip(chosen) {
+            if total.is_some_and(|total| begun.elapsed() >= total) {
+                break 'all;
+            }
+            let seed = args.seed + round;
+            board.lock().unwrap_or_else(PoisonError::into_inner).title =
+                format!("{number}/{} {} seed {seed}", chosen.len(), scenario.name);
+            let place = out.join(format!("{}-{seed}", scenario.name));
+            ensure!(!place.exists(), "{} is there from an earlier run: give another --out", place.display());
+            let done = run(scenario, &setting, seed, place, Arc::clone(&board)).await;
+            clear_line();
+            tell(&told(&done, &repeat(args, &done)));
+            report.add(done, &out)?;
+            report.save(&out)?;
+        }
+        if total.is_none() {
+            break;
+        }
+    }
+    print(&report.table());
+    print(&summary(&report, begun.elapsed()));
+    Ok(report.outcome)
+}
+
+fn summary(report: &Report, took: Duration) -> String {
+    let count = |outcome| report.runs.iter().filter(|run| run.outcome == outcome).count();
+    format!(
+        "{} runs in {} s: {} passed, {} failed, {} void\n",
+        report.runs.len(),
+        took.as_secs(),
+        count(Outcome::Pass),
+        count(Outcome::Fail),
+        count(Outcome::Void)
+    )
+}
+
+/// The command that does a run again.
+fn repeat(args: &Args, run: &RunReport) -> String {
+    let mut command =
+        format!("./scripts/chaos --scenario {} --seed {} --replicas {}", run.scenario, run.seed, args.replicas);
+    for (flag, now, usual) in [("--stretch", args.stretch, 1), ("--rate", u64::from(args.rate), 150)] {
+        if now != usual {
+            let _infallible = write!(command, " {flag} {now}");
+        }
+    }
+    if let Some(binary) = &args.binary {
+        let _infallible = write!(command, " --binary {}", binary.display());
+    }
+    command
+}
+
+fn version(binary: &Path) -> Result<String> {
+    let told = Command::new(binary).arg("version").output();
+    let told = told.with_context(|| format!("{} cannot be run", binary.display()))?;
+    let words = String::from_utf8_lossy(&told.stderr);
+    ensure!(told.status.success(), "{} version failed: {words}", binary.display());
+    Ok(String::from_utf8_lossy(&told.stdout).lines().next().unwrap_or_default().to_owned())
+}
+
+fn clear_line() {
+    use std::io::IsTerminal;
+    if std::io::stderr().is_terminal() {
+        tell("\r\x1b[2K");
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a program for people at a terminal")]
+fn tell(text: &str) {
+    eprint!("{text}");
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of a program for people at a terminal")]
+fn print(text: &str) {
+    print!("{text}");
+}

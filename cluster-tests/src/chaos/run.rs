@@ -1,0 +1,356 @@
+//! One run of one scenario: start, work, break, heal, settle, judge.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+
+use super::judge;
+pub use super::judge::Outcome;
+use super::progress::{Board, Sample, Sampler};
+use super::scenario::{Phase, Scenario, Work};
+use super::settle;
+pub use super::settle::Settled;
+use crate::fault::{Active, Fault, Proof};
+use crate::oracle::{self, Counts, Promise, Violation};
+use crate::random::Random;
+use crate::rig::{self, Rig};
+use crate::workload::{self, Endpoint, Kind, Load, Mix, Targets};
+
+/// Clients, each with a way of its own to every replica.
+const CLIENTS: u16 = 6;
+
+/// What is demanded of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// After the faults a write is acknowledged within this.
+    pub writes: Duration,
+    /// A write that takes longer than this is not waited for.
+    pub give_up: Duration,
+    /// All replicas serve, and are equal once there is no load, within this.
+    pub equal: Duration,
+    /// Acknowledged requests before and after the faults without which a run is void.
+    pub requests: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            writes: Duration::from_secs(2),
+            give_up: Duration::from_secs(30),
+            equal: Duration::from_secs(30),
+            requests: 50,
+        }
+    }
+}
+
+/// What to run, and how.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// Replicas.
+    pub replicas: u16,
+    /// The binary under test.
+    pub binary: PathBuf,
+    /// The layer under replicas; without one, runs that need it are void.
+    pub shim: Option<PathBuf>,
+    /// Steps a second that clients begin.
+    pub rate: f64,
+    /// Faults last so many times as long, and calm too.
+    pub stretch: u64,
+    /// What is demanded.
+    pub limits: Limits,
+}
+
+/// What a fault did.
+#[derive(Debug, Clone, Serialize)]
+pub struct FaultReport {
+    /// What it was.
+    pub fault: String,
+    /// Of which kind.
+    pub kind: &'static str,
+    /// When it began, in milliseconds since the run did.
+    pub began_ms: u64,
+    /// When it had ended.
+    pub ended_ms: u64,
+    /// How it was seen to take effect.
+    pub took: Vec<String>,
+    /// Why it cannot be said to have.
+    pub missing: Vec<String>,
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunReport {
+    /// The scenario's name.
+    pub scenario: &'static str,
+    /// What it was made from.
+    pub seed: u64,
+    /// The result.
+    pub outcome: Outcome,
+    /// The promises that were judged.
+    pub judged: Vec<Promise>,
+    /// The kinds of faults.
+    pub kinds: Vec<&'static str>,
+    /// Every fault.
+    pub faults: Vec<FaultReport>,
+    /// What was broken.
+    pub violations: Vec<Violation>,
+    /// Why the run proves nothing.
+    pub void: Vec<String>,
+    /// How much was looked at.
+    pub counts: Counts,
+    /// How soon all was well again.
+    pub settled: Settled,
+    /// Load, latency and leader over time.
+    pub samples: Vec<Sample>,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+    /// Where logs and data directories are, if they were kept.
+    pub kept: Option<PathBuf>,
+}
+
+/// A fault in force, and when it began.
+struct InForce {
+    fault: Fault,
+    began_ms: u64,
+    active: Active,
+}
+
+/// A run under way.
+struct Run<'a> {
+    scenario: &'a Scenario,
+    setting: &'a Setting,
+    begun: Instant,
+    random: Random,
+    board: Arc<Mutex<Board>>,
+    faults: Vec<FaultReport>,
+    violations: Vec<Violation>,
+    void: Vec<String>,
+}
+
+/// Runs a scenario in `directory`, which is made, and removed if nothing was found. When the harness cannot do its part, the run is void
+/// and says why.
+pub async fn run(
+    scenario: &'static Scenario,
+    setting: &Setting,
+    seed: u64,
+    directory: PathBuf,
+    board: Arc<Mutex<Board>>,
+) -> RunReport {
+    let mut run = Run {
+        scenario,
+        setting,
+        begun: Instant::now(),
+        random: Random::of(seed, scenario.name),
+        board,
+        faults: Vec::new(),
+        violations: Vec::new(),
+        void: Vec::new(),
+    };
+    let mut report = RunReport {
+        scenario: scenario.name,
+        seed,
+        outcome: Outcome::Void,
+        judged: scenario.judged(),
+        kinds: scenario.kinds(),
+        faults: Vec::new(),
+        violations: Vec::new(),
+        void: Vec::new(),
+        counts: Counts::default(),
+        settled: Settled::default(),
+        samples: Vec::new(),
+        took_ms: 0,
+        kept: None,
+    };
+    if let Err(error) = run.through(&mut report, seed, directory.clone()).await {
+        run.void.push(format!("{error:#}"));
+    }
+    report.took_ms = run.now_ms();
+    report.faults = run.faults;
+    report.outcome = judge::outcome(&run.violations, &run.void);
+    report.violations = run.violations;
+    report.void = run.void;
+    if report.outcome == Outcome::Pass {
+        let _left_behind = std::fs::remove_dir_all(&directory);
+    } else {
+        report.kept = Some(directory);
+    }
+    report
+}
+
+impl Run<'_> {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn show(&self, phase: &str, in_force: &[InForce]) {
+        let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
+        phase.clone_into(&mut board.phase);
+        board.faults = in_force.iter().map(|one| one.fault.to_string()).collect();
+    }
+
+    async fn through(&mut self, report: &mut RunReport, seed: u64, directory: PathBuf) -> Result<()> {
+        let layer = !self.scenario.needs_layer() || self.setting.shim.is_some();
+        ensure!(layer, "the layer between replicas and their disks and clocks is not there");
+        self.show("starting", &[]);
+        let plan = rig::Plan {
+            replicas: self.setting.replicas,
+            binary: self.setting.binary.clone(),
+            shim: self.setting.shim.clone(),
+            directory,
+            agents: if self.scenario.work == Work::Rollout { 2 } else { 0 },
+            arguments: self.scenario.arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            seed,
+        };
+        let mut rig = Rig::start(plan).await?;
+        rig.make_ways(CLIENTS).await?;
+        if self.scenario.needs_layer() {
+            for id in rig.ids() {
+                rig.layer(id)?.check_loaded(rig.at(id)?.pid()?)?;
+            }
+        }
+        let load = Arc::new(workload::start(targets(&rig), self.mix(), seed).await.context("the load")?);
+        let sampler = Sampler::start(&rig, Arc::clone(&load), Arc::clone(&self.board), self.begun)?;
+        let before = self.work_and_break(&mut rig, &load).await;
+        self.show("settling", &[]);
+        let mut found = Vec::new();
+        report.settled = settle::recover(&mut rig, self.setting.limits, &mut found).await?;
+        let healed = load.ended().acknowledged;
+        self.flow(&mut rig, &load, healed).await;
+        let after = load.ended().acknowledged - healed;
+        self.show("ending the load", &[]);
+        report.samples = sampler.stop().await;
+        let load = Arc::into_inner(load).context("the sampler has let go of the load")?;
+        let history = load.stop().await;
+        settle::equal(&rig, self.setting.limits, &mut report.settled, &mut found).await;
+        self.look_after(&mut rig, &[]);
+        let save = rig.directory().join("history.jsonl");
+        let verdict = tokio::task::spawn_blocking(move || {
+            let verdict = oracle::check(&history);
+            if !verdict.passed() {
+                // Looked through later, if somebody wants to.
+                let _cannot_be_kept = crate::history::save(&history, &save);
+            }
+            verdict
+        })
+        .await?;
+        self.violations.extend(verdict.violations.into_values().flatten());
+        self.violations.append(&mut found);
+        report.counts = verdict.counts;
+        self.void.extend(judge::doubts(self.setting.limits, before, after, &report.counts));
+        Ok(())
+    }
+
+    fn mix(&self) -> Mix {
+        let rate = self.setting.rate;
+        let mut mix = match self.scenario.work {
+            Work::Objects => Mix::kubernetes(rate),
+            Work::Quilt => Mix::quilt(rate),
+            Work::Rollout => {
+                Mix { parts: vec![(Kind::Rollout, 4.0), (Kind::Kubernetes, rate / 2.0)], ..Mix::kubernetes(rate) }
+            }
+        };
+        mix.clients = CLIENTS;
+        mix
+    }
+
+    /// Phase by phase. Returns how many requests were acknowledged before the first fault.
+    async fn work_and_break(&mut self, rig: &mut Rig, load: &Load) -> u64 {
+        self.show("warming up", &[]);
+        self.flow(rig, load, 0).await;
+        let before = load.ended().acknowledged;
+        for phase in self.scenario.phases {
+            self.phase(rig, phase).await;
+        }
+        before
+    }
+
+    async fn phase(&mut self, rig: &mut Rig, phase: &Phase) {
+        let mut in_force: Vec<InForce> = Vec::new();
+        for fault in phase.faults {
+            self.show(&format!("beginning: {fault}"), &in_force);
+            let began_ms = self.now_ms();
+            match fault.begin(rig, &mut self.random).await {
+                Ok(active) => in_force.push(InForce { fault: *fault, began_ms, active }),
+                Err(error) => self.void.push(format!("{fault} could not be begun: {error:#}")),
+            }
+            let pause = self.random.within(0..200);
+            self.hold(rig, pause, &in_force).await;
+        }
+        let hold = self.random.within(phase.hold_ms.clone()) * self.setting.stretch;
+        self.show("broken", &in_force);
+        self.hold(rig, hold, &in_force).await;
+        while let Some(InForce { fault, began_ms, active }) = in_force.pop() {
+            self.show(&format!("ending: {fault}"), &in_force);
+            let Proof { took, missing, broken } = match active.end(rig).await {
+                Ok(proof) => proof,
+                Err(error) => {
+                    self.void.push(format!("{fault} could not be ended: {error:#}"));
+                    Proof::default()
+                }
+            };
+            self.void.extend(missing.iter().map(|why| format!("{fault} did not take effect: {why}")));
+            self.violations.extend(broken);
+            let (ended_ms, kind, fault) = (self.now_ms(), fault.kind(), fault.to_string());
+            self.faults.push(FaultReport { fault, kind, began_ms, ended_ms, took, missing });
+        }
+        self.show("calm", &[]);
+        let calm = self.random.within(phase.calm_ms.clone()) * self.setting.stretch;
+        self.hold(rig, calm, &[]).await;
+    }
+
+    /// Lets time pass, and looks after the processes.
+    async fn hold(&mut self, rig: &mut Rig, ms: u64, in_force: &[InForce]) {
+        let until = Instant::now() + Duration::from_millis(ms);
+        loop {
+            self.look_after(rig, in_force);
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left.min(Duration::from_millis(50))).await;
+        }
+    }
+
+    /// Replicas that have ended by themselves, and that no fault allows to: a broken promise. They are started again.
+    fn look_after(&mut self, rig: &mut Rig, in_force: &[InForce]) {
+        for id in rig.ids() {
+            if in_force.iter().any(|one| one.active.may_end(id)) {
+                continue;
+            }
+            let ended = rig.at_mut(id).and_then(rig::Seat::ended);
+            if let Ok(Some(ended)) = ended {
+                let told = format!("replica {id} ended by itself: {}: {}", ended.status, ended.last_words);
+                self.violations.push(Violation::new(Promise::G20, "no replica stops by itself", told).through(id));
+                rig.network().owners().remove(id);
+                if let Err(error) = rig.launch(id) {
+                    self.void.push(format!("replica {id} cannot be started again: {error:#}"));
+                }
+            }
+        }
+    }
+
+    /// Waits until the load has done enough for a verdict, for as long as that may take on a busy host.
+    async fn flow(&mut self, rig: &mut Rig, load: &Load, from: u64) {
+        let wanted = from + self.setting.limits.requests * 3;
+        let begun = Instant::now();
+        while load.ended().acknowledged < wanted && begun.elapsed() < self.setting.limits.give_up {
+            self.hold(rig, 100, &[]).await;
+        }
+    }
+}
+
+fn targets(rig: &Rig) -> Targets {
+    let ways = |client: u16| {
+        let ways = rig.ways(client).into_iter();
+        ways.map(|(replica, base)| Endpoint { replica, base }).collect()
+    };
+    Targets {
+        authority: rig.authority().to_owned(),
+        admin_token: rig.admin_key().to_owned(),
+        api_key: rig.api_key().to_owned(),
+        routes: (0..rig.clients()).map(ways).collect(),
+    }
+}
