@@ -82,7 +82,6 @@ impl Node {
                 log_keep_bytes: plan.log_keep_bytes,
                 event_ring_bytes: plan.event_ring_bytes,
                 history_window: Duration::from_secs(75),
-                threads: 1,
                 ..Options::new(ReplicaId(node.id), "simulated")
             };
             let net = Arc::clone(&scene.net);

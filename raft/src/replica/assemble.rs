@@ -39,7 +39,7 @@ pub(super) async fn assemble(
 ) -> Result<Inner, OpenError> {
     let Parts { store, log, snapshots } = parts;
     let id = options.id.0;
-    let (control, data) = (threads.control(), threads.data());
+    let (control, apart) = (threads.control(), threads.apart());
     let storage = |error: &dyn std::fmt::Display| OpenError::Storage(error.to_string());
     let config = settings::config(&options.cluster, options.timing)?;
     let machine: Machine<dyn Store> = Machine::open(Arc::clone(&store)).map_err(|error| storage(&error))?;
@@ -63,7 +63,7 @@ pub(super) async fn assemble(
                 epoch: options.epoch,
                 tls: Arc::clone(&tls),
                 resets,
-                data: data.clone(),
+                apart: apart.clone(),
             };
             (Some(dialer), Some((listener, tls)))
         }
@@ -168,7 +168,7 @@ pub(super) async fn assemble(
             leadership: leadership.subscribe(),
         };
         TypeConfig::spawn(async move {
-            if let Err(error) = transport::listen(listener, tls, Arc::new(service), data).await {
+            if let Err(error) = transport::listen(listener, tls, Arc::new(service), apart).await {
                 tracing::error!(%error, "the peer service has ended");
             }
         });

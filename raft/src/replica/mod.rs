@@ -93,7 +93,7 @@ impl Replica {
     /// # Panics
     /// When the operating system gives no threads.
     pub async fn memory(id: ReplicaId) -> Self {
-        let options = Options { threads: 1, ..Options::new(id, "memory") };
+        let options = Options::new(id, "memory");
         let replica = Self::open(options, Parts::memory(), None).await.expect("memory storage opens");
         let members = BTreeMap::from([(id, String::new())]);
         replica.admin().initialize(members).await.expect("a replica without data can be initialized");
@@ -109,7 +109,7 @@ impl Replica {
     /// # Errors
     /// See [`OpenError`].
     pub async fn open(options: Options, parts: Parts, transport: Option<TransportOptions>) -> Result<Self, OpenError> {
-        let threads = Threads::start(options.threads).map_err(OpenError::Runtime)?;
+        let threads = Threads::start().map_err(OpenError::Runtime)?;
         let assembled = threads.control().spawn(assemble::assemble(options, parts, transport, threads));
         let inner = assembled.await.map_err(|error| OpenError::Runtime(std::io::Error::other(error)))??;
         Ok(Self { inner: Arc::new(inner) })

@@ -23,9 +23,6 @@ pub struct Options {
     pub timing: Timing,
     /// Bytes of events held for watchers.
     pub event_ring_bytes: usize,
-    /// Threads that carry the log and whole states to and from peers. Heartbeats, votes and agreement itself have a thread
-    /// of their own beside them, and none of these does the API's work.
-    pub threads: usize,
     /// How long history is kept for watches and old reads; never less than 75 s.
     pub history_window: Duration,
     /// How much of it is kept, in bytes; above it, clusters with more than their share keep less, but never less than 75 s.
@@ -44,7 +41,6 @@ impl Options {
             epoch: 0,
             timing: Timing::default(),
             event_ring_bytes: 64 << 20,
-            threads: 2,
             history_window: Duration::from_secs(600),
             history_budget_bytes: 1 << 30,
             log_keep_bytes: 256 << 20,

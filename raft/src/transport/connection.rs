@@ -93,19 +93,19 @@ pub(crate) struct PeerReport {
 }
 
 impl Connection {
-    /// Prepares the connections: control is kept dialled, by the threads that call this; the others are dialled when
-    /// first used, by the threads of `data`, and again when they were lost.
+    /// Prepares the connections, by the threads that call this: control is kept dialled, the others are dialled when first
+    /// used, and again when they were lost. What snapshots need is done by the threads of `apart`.
     pub(crate) fn new(
         hello: Hello,
         address: String,
         tls: &Arc<Tls>,
         resets: &mpsc::UnboundedSender<u64>,
-        data: &Handle,
+        apart: &Handle,
     ) -> Result<Self, String> {
         let id = hello.to;
         let introduce = Introduce::new(&hello)?;
-        let channel = || wire::channel(id, &address, Arc::clone(tls), data);
-        let (data, snapshots) = (channel()?, channel()?);
+        let data = wire::data(id, &address, Arc::clone(tls))?;
+        let snapshots = wire::snapshots(id, &address, Arc::clone(tls), apart)?;
         let dial = Dial { address: address.clone(), hello, tls: Arc::clone(tls), resets: resets.clone() };
         let (heard, report, acknowledged) = (Mutex::default(), Mutex::default(), Mutex::default());
         let lost_log_in = AtomicU64::new(0);

@@ -105,8 +105,8 @@ pub(crate) struct Dialer {
     pub(crate) tls: Arc<Tls>,
     /// Peers whose control connection was ended from the other side.
     pub(crate) resets: mpsc::UnboundedSender<u64>,
-    /// Threads for everything but control connections.
-    pub(crate) data: Handle,
+    /// Threads for snapshots.
+    pub(crate) apart: Handle,
 }
 
 /// The other replicas.
@@ -139,7 +139,7 @@ impl Peers {
             return Some(Arc::clone(connection));
         }
         let hello = Hello { cluster: dialer.cluster.clone(), epoch: dialer.epoch, from: dialer.id.0, to: id };
-        match Connection::new(hello, address.to_owned(), &dialer.tls, &dialer.resets, &dialer.data) {
+        match Connection::new(hello, address.to_owned(), &dialer.tls, &dialer.resets, &dialer.apart) {
             Ok(connection) => {
                 let connection = Arc::new(connection);
                 self.connections.write().insert(id, Arc::clone(&connection));

@@ -20,6 +20,7 @@ use openraft::{OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use super::connection::Connection;
 use super::{PeerError, Peers, answer, convert, snapshot};
 use crate::applied::Applied;
+use crate::host;
 use crate::peer::AppendReply;
 use crate::peer::control_frame::Body;
 use crate::state_machine::SnapshotData;
@@ -189,9 +190,15 @@ impl RaftNetworkV2<TypeConfig> for Client {
             let mut client = connection.data();
             let term = Arc::new(AtomicU64::new(0));
             let leads = Arc::clone(&term);
-            let requests = futures::stream::once(std::future::ready(first)).chain(input).map(move |request| {
+            let requests = futures::stream::once(std::future::ready(first)).chain(input).then(move |request| {
                 leads.store(request.vote.leader_id.term, Ordering::Relaxed);
-                convert::append_out(&request)
+                async move {
+                    // Only that more is committed: whoever waits here for just that is to be answered first.
+                    if request.entries.is_empty() {
+                        host::yield_now().await;
+                    }
+                    convert::append_out(&request)
+                }
             });
             // No deadline of its own on the stream: it lives as long as there is something to replicate, and the
             // connection's keep-alive notices a peer that has fallen silent.

@@ -24,7 +24,7 @@ pub(crate) struct Threads {
 
 impl Threads {
     /// Those of the host this is called on.
-    pub(crate) fn start(_data: usize) -> std::io::Result<Self> {
+    pub(crate) fn start() -> std::io::Result<Self> {
         Host::current().map(|host| Self { host }).ok_or_else(|| std::io::Error::other("a replica runs on a host"))
     }
 
@@ -32,7 +32,7 @@ impl Threads {
         self.host.handle()
     }
 
-    pub(crate) fn data(&self) -> Handle {
+    pub(crate) fn apart(&self) -> Handle {
         self.host.handle()
     }
 

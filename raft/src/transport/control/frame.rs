@@ -64,10 +64,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 
 #[cfg(test)]
 mod tests {
+    use openraft::type_config::TypeConfigExt;
     use tokio::io::AsyncWriteExt;
 
     use super::*;
     use crate::peer::{PingRequest, control_frame::Body};
+    use crate::types::TypeConfig;
 
     /// Frames come out as they went in, however the bytes are cut; one that is too large is an error.
     #[tokio::test]
@@ -84,7 +86,7 @@ mod tests {
             }
         };
         futures::future::join(writing, reading).await;
-        let large = tokio::spawn(async move { there.write_all(&[0x7f, 0, 0, 0]).await });
+        let large = TypeConfig::spawn(async move { there.write_all(&[0x7f, 0, 0, 0]).await });
         assert_eq!(reader.next().await.expect_err("too large").kind(), io::ErrorKind::InvalidData);
         large.await.expect("no panic").expect("written");
     }

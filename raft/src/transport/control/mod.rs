@@ -10,11 +10,6 @@ use std::time::Duration;
 pub(super) use client::{CallError, Client, Dial};
 pub(super) use server::serve;
 
-/// The byte a dialling peer sends before TLS to say that this is a control connection. Every other connection begins
-/// with a TLS record, whose first byte is another. It decides nothing but which threads serve the connection.
-#[cfg(not(simulated))]
-pub(super) const PREFACE: u8 = b'C';
-
 /// A connection on which nothing comes for this long is closed; pings come every second. That is how a silent cut is
 /// noticed.
 const SILENCE_MAX: Duration = Duration::from_secs(4);

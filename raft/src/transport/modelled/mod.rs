@@ -89,10 +89,15 @@ pub(super) async fn control(
     Ok(PeerStream::new(ours, id, Some(resets)))
 }
 
-/// A connection for the log or for snapshots.
+/// A connection for the log.
 #[allow(clippy::unnecessary_wraps)]
-pub(super) fn channel(_id: u64, address: &str, tls: Arc<Tls>, _data: &Handle) -> Result<Channel, String> {
+pub(super) fn data(_id: u64, address: &str, tls: Arc<Tls>) -> Result<Channel, String> {
     Ok(Channel::new(address.to_owned(), tls))
+}
+
+/// A connection for snapshots.
+pub(super) fn snapshots(id: u64, address: &str, tls: Arc<Tls>, _on: &Handle) -> Result<Channel, String> {
+    data(id, address, tls)
 }
 
 struct Serving(Arc<Service>);
@@ -129,7 +134,7 @@ pub(crate) async fn listen(
     listener: Listener,
     tls: Arc<Tls>,
     service: Arc<Service>,
-    _data: Handle,
+    _apart: Handle,
 ) -> Result<(), String> {
     listener.net.listen(listener.address, tls.host.clone(), Arc::new(Serving(service)));
     std::future::pending().await

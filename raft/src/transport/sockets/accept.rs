@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::Either;
+use futures::future::{Either, select};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -14,6 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 
 use super::dial::{CONNECTION_WINDOW_BYTES, KEEP_ALIVE, STREAM_WINDOW_BYTES};
+use super::purpose::Purpose;
 use super::stream::PeerStream;
 use super::tls::{self, Tls};
 use crate::peer::data_server::DataServer;
@@ -23,6 +24,8 @@ use crate::transport::{Service, control};
 
 /// TLS handshakes under way at once.
 const HANDSHAKES_MAX: usize = 64;
+/// Connections accepted and not yet taken over by their server.
+const ACCEPTED_MAX: usize = 16;
 /// One TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -35,29 +38,52 @@ async fn handshake(acceptor: TlsAcceptor, socket: TcpStream) -> io::Result<PeerS
     Ok(PeerStream::new(stream, peer, None))
 }
 
-/// Accepts peers until the replica stops. Control connections are served by the threads this runs on, all others by
-/// those of `data`.
+/// Accepts peers until the replica stops. Snapshots are served by the threads of `apart`, all else by those this runs on.
 pub(crate) async fn listen(
     listener: std::net::TcpListener,
     tls: Arc<Tls>,
     service: Arc<Service>,
-    data: tokio::runtime::Handle,
+    apart: tokio::runtime::Handle,
 ) -> Result<(), String> {
     let listener = TcpListener::from_std(listener).map_err(|error| error.to_string())?;
-    let (accepted, incoming) = mpsc::channel(16);
-    let serving = data.spawn(serve(Arc::clone(&service), incoming));
-    let accepting = accept(listener, Acceptor { tls, service, data, accepted });
-    let (accepting, serving) = (std::pin::pin!(accepting), std::pin::pin!(serving));
-    match futures::future::select(accepting, serving).await {
+    let (data, logs) = mpsc::channel(ACCEPTED_MAX);
+    let (snapshots, states) = mpsc::channel(ACCEPTED_MAX);
+    let carrying = server()
+        .add_service(
+            DataServer::from_arc(Arc::clone(&service))
+                .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX),
+        )
+        .serve_with_incoming(ReceiverStream::new(logs));
+    let installing = server()
+        .add_service(
+            SnapshotTransferServer::from_arc(Arc::clone(&service))
+                .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX),
+        )
+        .serve_with_incoming(ReceiverStream::new(states));
+    let installing = apart.spawn(installing);
+    let accepting = accept(listener, Acceptor { tls, service, data, snapshots, apart });
+    let (accepting, carrying) = (std::pin::pin!(accepting), std::pin::pin!(carrying));
+    match select(accepting, select(carrying, installing)).await {
         Either::Left(((), _)) => Err("accepting has ended".into()),
-        Either::Right((ended, _)) => outcome(ended),
+        Either::Right((Either::Left((ended, _)), _)) => ended.map_err(|error| error.to_string()),
+        Either::Right((Either::Right((ended, _)), _)) => outcome(ended),
     }
 }
 
+fn server() -> Server {
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+}
+
 /// How serving ended. A task is cancelled only by the end of its threads, which is the replica's own stop.
-fn outcome(ended: Result<Result<(), String>, JoinError>) -> Result<(), String> {
+fn outcome<E: std::fmt::Display>(ended: Result<Result<(), E>, JoinError>) -> Result<(), String> {
     match ended {
-        Ok(served) => served,
+        Ok(served) => served.map_err(|error| error.to_string()),
         Err(ended) if ended.is_cancelled() => Ok(()),
         Err(panicked) => Err(panicked.to_string()),
     }
@@ -67,8 +93,9 @@ fn outcome(ended: Result<Result<(), String>, JoinError>) -> Result<(), String> {
 struct Acceptor {
     tls: Arc<Tls>,
     service: Arc<Service>,
-    data: tokio::runtime::Handle,
-    accepted: mpsc::Sender<io::Result<PeerStream>>,
+    data: mpsc::Sender<io::Result<PeerStream>>,
+    snapshots: mpsc::Sender<io::Result<PeerStream>>,
+    apart: tokio::runtime::Handle,
 }
 
 async fn accept(listener: TcpListener, acceptor: Acceptor) {
@@ -99,50 +126,38 @@ impl Acceptor {
     async fn sort(self, mut socket: TcpStream, permit: tokio::sync::OwnedSemaphorePermit) -> io::Result<()> {
         socket.set_nodelay(true)?;
         let mut first = [0];
-        let peeked = tokio::time::timeout(HANDSHAKE_TIMEOUT, socket.peek(&mut first));
-        if peeked.await.map_err(|_| io::Error::other("nothing came"))?? == 0 {
+        let read = tokio::time::timeout(HANDSHAKE_TIMEOUT, socket.read(&mut first));
+        if read.await.map_err(|_| io::Error::other("nothing came"))?? == 0 {
             return Ok(()); // a look whether somebody listens
         }
-        if first == [control::PREFACE] {
-            socket.read_exact(&mut first).await?;
-            let stream = handshake(self.tls.control_acceptor(), socket).await?;
-            drop(permit);
-            control::serve(self.service, stream).await;
-            return Ok(());
+        let [first] = first;
+        match Purpose::of(first) {
+            Some(Purpose::Control) => {
+                let stream = handshake(self.tls.control_acceptor(), socket).await?;
+                drop(permit);
+                control::serve(self.service, stream).await;
+                Ok(())
+            }
+            Some(Purpose::Data) => {
+                let stream = handshake(self.tls.data_acceptor(), socket).await?;
+                // Closed when the replica stops.
+                let _ = self.data.send(Ok(stream)).await;
+                Ok(())
+            }
+            Some(Purpose::Snapshots) => {
+                let socket = socket.into_std()?;
+                let Self { tls, snapshots, apart, .. } = self;
+                let shaken = apart.spawn(async move {
+                    let stream = handshake(tls.data_acceptor(), TcpStream::from_std(socket)?).await?;
+                    drop(permit);
+                    let _ = snapshots.send(Ok(stream)).await;
+                    Ok(())
+                });
+                shaken.await.map_err(io::Error::other)?
+            }
+            None => Err(io::Error::other(format!("byte {first:#04x} says no purpose of a peer's connection"))),
         }
-        let socket = socket.into_std()?;
-        let Self { tls, data, accepted, .. } = self;
-        let shaken = data.spawn(async move {
-            let stream = handshake(tls.data_acceptor(), TcpStream::from_std(socket)?).await?;
-            drop(permit);
-            // Closed when the replica stops.
-            let _ = accepted.send(Ok(stream)).await;
-            Ok(())
-        });
-        shaken.await.map_err(io::Error::other)?
     }
-}
-
-/// Serves everything but control.
-async fn serve(service: Arc<Service>, incoming: mpsc::Receiver<io::Result<PeerStream>>) -> Result<(), String> {
-    Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .add_service(
-            DataServer::from_arc(Arc::clone(&service))
-                .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX),
-        )
-        .add_service(
-            SnapshotTransferServer::from_arc(service)
-                .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX),
-        )
-        .serve_with_incoming(ReceiverStream::new(incoming))
-        .await
-        .map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -154,11 +169,11 @@ mod tests {
     fn an_orderly_stop_is_no_failure() {
         let ours = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let threads = tokio::runtime::Runtime::new().expect("a runtime");
-        let failing = threads.spawn(async { Err("no descriptor is left".to_owned()) });
+        let failing = threads.spawn(async { Err("no descriptor is left") });
         assert_eq!(outcome(ours.block_on(failing)), Err("no descriptor is left".into()));
-        let panicking = threads.spawn(async { panic!("a bug") });
+        let panicking = threads.spawn(async { panic!("a bug") as Result<(), String> });
         assert!(outcome(ours.block_on(panicking)).is_err());
-        let serving = threads.spawn(std::future::pending());
+        let serving = threads.spawn(std::future::pending::<Result<(), String>>());
         threads.shutdown_background();
         assert_eq!(outcome(ours.block_on(serving)), Ok(()));
     }

@@ -11,10 +11,10 @@ use tokio::sync::mpsc;
 pub(in crate::transport) use tonic::transport::Channel;
 use tonic::transport::Endpoint;
 
+use super::purpose::Purpose;
 use super::stream::PeerStream;
 use super::tls::{self, Tls};
 use crate::host::Handle;
-use crate::transport::control::PREFACE;
 
 /// Dialling, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -31,17 +31,30 @@ pub(in crate::transport) async fn control(
     id: u64,
     resets: mpsc::UnboundedSender<u64>,
 ) -> io::Result<PeerStream> {
-    let mut socket = TcpStream::connect(address).await?;
-    socket.set_nodelay(true)?;
-    socket.write_all(&[PREFACE]).await?;
+    let socket = connect(address, Purpose::Control).await?;
     let stream = tls.control_connector().connect(tls::server_name(id), socket).await?;
     Ok(PeerStream::new(stream, id, Some(resets)))
 }
 
-/// Prepares a connection for the log or for snapshots: dialled when first used, by the threads of `data`, and again when
-/// it was lost.
-pub(in crate::transport) fn channel(id: u64, address: &str, tls: Arc<Tls>, data: &Handle) -> Result<Channel, String> {
-    let _on = data.enter();
+/// Prepares a connection for the log: dialled when first used, by the threads that call this, and again when it was lost.
+pub(in crate::transport) fn data(id: u64, address: &str, tls: Arc<Tls>) -> Result<Channel, String> {
+    channel(id, address, tls, Purpose::Data)
+}
+
+/// Prepares a connection for snapshots: as [`data`], by the threads of `on`.
+pub(in crate::transport) fn snapshots(id: u64, address: &str, tls: Arc<Tls>, on: &Handle) -> Result<Channel, String> {
+    let _on = on.enter();
+    channel(id, address, tls, Purpose::Snapshots)
+}
+
+async fn connect(address: &str, purpose: Purpose) -> io::Result<TcpStream> {
+    let mut socket = TcpStream::connect(address).await?;
+    socket.set_nodelay(true)?;
+    socket.write_all(&[purpose.byte()]).await?;
+    Ok(socket)
+}
+
+fn channel(id: u64, address: &str, tls: Arc<Tls>, purpose: Purpose) -> Result<Channel, String> {
     let bad = |error: &dyn std::fmt::Display| format!("address {address:?} of replica {id}: {error}");
     // The scheme only keeps tonic from adding TLS of its own: the connector below brings it.
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| bad(&error))?;
@@ -56,8 +69,7 @@ pub(in crate::transport) fn channel(id: u64, address: &str, tls: Arc<Tls>, data:
     let connector = tower::service_fn(move |_: http::Uri| {
         let (address, tls) = (address.clone(), Arc::clone(&tls));
         async move {
-            let socket = TcpStream::connect(&address).await?;
-            socket.set_nodelay(true)?;
+            let socket = connect(&address, purpose).await?;
             let stream = tls.data_connector().connect(tls::server_name(id), socket).await?;
             Ok::<_, io::Error>(TokioIo::new(PeerStream::new(stream, id, None)))
         }

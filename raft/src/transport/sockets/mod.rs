@@ -3,13 +3,14 @@
 
 mod accept;
 mod dial;
+mod purpose;
 mod stream;
 mod tls;
 
 use std::io;
 
 pub(crate) use accept::listen;
-pub(super) use dial::{Channel, channel, control};
+pub(super) use dial::{Channel, control, data, snapshots};
 pub(super) use stream::{PeerId, PeerStream};
 pub(crate) use tls::Tls;
 pub use tls::{PeerIdentity, peer_name};

@@ -52,7 +52,7 @@ struct Fixture {
 impl Fixture {
     async fn open(dir: &Path) -> Self {
         let home = Home::open(dir, Identity { cluster: "test".into(), replica: 1 }).expect("a data directory");
-        let options = Options { threads: 1, ..Options::new(ReplicaId(1), "test") };
+        let options = Options::new(ReplicaId(1), "test");
         let replica = Replica::open(options, Parts::of(&home), None).await.expect("opens");
         if !replica.admin().is_initialized().await.expect("known") {
             let members = BTreeMap::from([(ReplicaId(1), String::new())]);
