@@ -445,12 +445,12 @@ pub struct Stream {
     pub awaited: Option<Revision>,
 }
 
-/// Several changes that were one transaction, known from the request that made them.
+/// Several changes that were one transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transaction {
-    /// The request.
-    pub operation: OperationId,
-    /// The revisions, in order.
+    /// The request that made them, where it was one of ours.
+    pub operation: Option<OperationId>,
+    /// Those of its revisions that are known, in order.
     pub revisions: Vec<Revision>,
 }
 

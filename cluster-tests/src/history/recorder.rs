@@ -83,7 +83,7 @@ impl Recorder {
 
     /// These changes were one transaction.
     pub fn transaction(&self, operation: OperationId, revisions: Vec<Revision>) {
-        self.shared.history().transactions.push(Transaction { operation, revisions });
+        self.shared.history().transactions.push(Transaction { operation: Some(operation), revisions });
     }
 
     /// Something to be told with the verdict.

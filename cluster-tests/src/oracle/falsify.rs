@@ -26,6 +26,8 @@ pub(crate) enum Falsehood {
     OtherBytes,
     EarlyExpiry,
     NoInitialMark,
+    StaleInitial,
+    EarlyExpiryOfPages,
     InitialLacksOne,
     SilentReader,
     StaleRead,
@@ -43,7 +45,7 @@ pub(crate) enum Falsehood {
     ListWithinTransaction,
 }
 
-pub(crate) const ALL: [(Falsehood, &str); 32] = [
+pub(crate) const ALL: [(Falsehood, &str); 34] = [
     (Falsehood::DropEvent, "Reliable"),
     (Falsehood::DropBehindList, "ListThenWatch"),
     (Falsehood::DropEverywhere, "Reliable"),
@@ -61,6 +63,8 @@ pub(crate) const ALL: [(Falsehood, &str); 32] = [
     (Falsehood::OtherBytes, "SameEverywhere"),
     (Falsehood::EarlyExpiry, "WindowHonest"),
     (Falsehood::NoInitialMark, "InitialEvents"),
+    (Falsehood::StaleInitial, "StaleRead"),
+    (Falsehood::EarlyExpiryOfPages, "WindowHonest"),
     (Falsehood::InitialLacksOne, "InitialEvents"),
     (Falsehood::SilentReader, "SlowReader"),
     (Falsehood::StaleRead, "StaleRead"),
@@ -169,6 +173,7 @@ pub(crate) fn falsify(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option
         | F::OtherBytes
         | F::EarlyExpiry
         | F::NoInitialMark
+        | F::StaleInitial
         | F::InitialLacksOne
         | F::SilentReader => watches(run, what, dice),
         _ => requests(run, what, dice),
@@ -359,6 +364,19 @@ fn watches(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
             connection.frames.truncate(f);
             connection.end = End::Closed;
         }
+        F::StaleInitial => {
+            // A connection that was right when it was opened, opened when all was over.
+            let end = history.operations.iter().map(|operation| operation.returned).max()?;
+            let last = run.log.last()?.revision;
+            let stream = history.streams.iter_mut().find(|stream| {
+                let begun = stream.connections.first();
+                begun.is_some_and(|first| {
+                    super::replay::claim(first).is_some_and(|(from, _)| from < last)
+                        && first.start == Start::InitialEvents
+                })
+            })?;
+            stream.connections.first_mut()?.opened = end + 1;
+        }
         F::InitialLacksOne => {
             let places = frames(history, |connection, _, f, line| {
                 matches!(line, Line::Event { .. }) && !is_change(connection, f)
@@ -458,6 +476,13 @@ fn requests(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
             if let Outcome::Items { revision, .. } = &mut history.operations[place].outcome {
                 *revision += 1;
             }
+        }
+        F::EarlyExpiryOfPages => {
+            let pages = operations(history, |operation| {
+                matches!(operation.request, Request::List { page: crate::history::Page::Behind(_), .. })
+            });
+            let place = some(dice, &pages)?;
+            history.operations[place].outcome = Outcome::Refused { code: 410, reason: "Expired".into() };
         }
         F::FalseNotFound => {
             // Everybody knew that it was there, all the time that the request took.

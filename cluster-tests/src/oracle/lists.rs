@@ -52,7 +52,7 @@ pub(super) fn check(history: &History, replay: &Replay, findings: &mut Findings)
                 format!("operation {} asked for revision {wanted} exactly and got {revision}", operation.id);
             findings.add(told(Promise::G2, operation, explanation, *revision));
         }
-        inside(history, operation, *revision, findings);
+        inside(replay, operation, *revision, findings);
         let course = replay.course(*collection);
         if *revision < course.base || *revision > course.covered {
             findings.unjudged("a list outside of what was watched");
@@ -86,19 +86,18 @@ fn told(promise: Promise, operation: &Operation, explanation: String, revision: 
 }
 
 /// A list never stands within a transaction.
-fn inside(history: &History, operation: &Operation, revision: Revision, findings: &mut Findings) {
-    for transaction in &history.transactions {
+fn inside(replay: &Replay, operation: &Operation, revision: Revision, findings: &mut Findings) {
+    for transaction in replay.transactions() {
         if let (Some(first), Some(last)) = (transaction.revisions.first(), transaction.revisions.last())
             && *first <= revision
             && revision < *last
         {
             let explanation = format!(
-                "operation {} ({}) shows revision {revision}, which is within the transaction {first}..={last} of operation {}",
+                "operation {} ({}) shows revision {revision}, which is within the transaction {first}..={last}",
                 operation.id,
-                named(operation),
-                transaction.operation
+                named(operation)
             );
-            findings.add(told(Promise::G2, operation, explanation, revision).of(transaction.operation));
+            findings.add(told(Promise::G2, operation, explanation, revision).of_all(transaction.operation));
         }
     }
 }

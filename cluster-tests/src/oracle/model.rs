@@ -306,7 +306,7 @@ impl Store {
             for change in self.log.iter_mut().rev().take(2) {
                 change.txn_end = revision + 1;
             }
-            self.transactions.push(Transaction { operation: id as u64, revisions: vec![revision, revision + 1] });
+            self.transactions.push(Transaction { operation: Some(id as u64), revisions: vec![revision, revision + 1] });
         }
         after
     }

@@ -9,9 +9,9 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use super::replay::{Course, Life, Replay};
+use super::replay::{Course, Life, Replay, claim};
 use super::{Findings, Promise, Violation};
-use crate::history::{Freshness, History, Micros, Operation, OperationId, Outcome, Page, Request, Revision};
+use crate::history::{Freshness, History, Micros, Operation, OperationId, Outcome, Page, Request, Revision, Start};
 
 /// Where in the order of changes a request can stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,7 @@ pub(super) fn check(history: &History, replay: &Replay, findings: &mut Findings)
     let mut replicas: BTreeMap<u16, Line> = BTreeMap::new();
     // Attempts under one key are one request, which began with the first of them.
     let mut keyed: BTreeMap<&str, Floor> = BTreeMap::new();
+    let mut answers: Vec<(Micros, Floor)> = Vec::new();
     for operation in order {
         let floor = all.floor_at(operation.invoked);
         let own = replicas.entry(operation.replica).or_default();
@@ -88,9 +89,37 @@ pub(super) fn check(history: &History, replay: &Replay, findings: &mut Findings)
         // An answer that was never given tells nobody anything.
         if !matches!(operation.outcome, Outcome::Unknown { .. }) {
             all.answered(operation, taken);
+            answers.push((operation.returned, Floor { revision: taken, by: operation.id }));
             // A write may be answered before the replica that took it has applied it.
             if !operation.request.writes() {
                 own.answered(operation, taken);
+            }
+        }
+    }
+    initial_events(history, answers, findings);
+}
+
+/// Initial events are a read, and stand where the bookmark behind them says.
+fn initial_events(history: &History, mut answers: Vec<(Micros, Floor)>, findings: &mut Findings) {
+    answers.sort_unstable();
+    let mut floor = Floor::default();
+    for (_, answered) in &mut answers {
+        floor = floor.max(*answered);
+        *answered = floor;
+    }
+    for stream in &history.streams {
+        for connection in stream.connections.iter().filter(|one| one.start == Start::InitialEvents) {
+            let Some((shown, _)) = claim(connection) else { continue };
+            let known = answers.partition_point(|(returned, _)| *returned < connection.opened);
+            let Some((_, floor)) = known.checked_sub(1).and_then(|last| answers.get(last)) else { continue };
+            if shown < floor.revision {
+                let explanation = format!(
+                    "watch {} through replica {} shows initial events of revision {shown}, though operation {} had been \
+                     answered at revision {} before it began",
+                    stream.id, connection.replica, floor.by, floor.revision
+                );
+                let violation = Violation::new(Promise::G2, "StaleRead", explanation).of(floor.by).on(stream.id);
+                findings.add(violation.through(connection.replica).at(shown));
             }
         }
     }

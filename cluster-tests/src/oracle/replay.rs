@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::{Findings, Promise, Violation};
 use crate::history::{
     Connection, EventKind, Facts, Freshness, History, Line, Micros, OperationId, Outcome, Page, Request, Revision,
-    Seen, Start, Writers,
+    Seen, Start, Transaction, Writers,
 };
 
 /// One version of one object, or its end.
@@ -153,6 +153,7 @@ impl Course {
 #[derive(Debug, Clone, Default)]
 pub struct Replay {
     courses: Vec<Course>,
+    transactions: Vec<Transaction>,
 }
 
 impl Replay {
@@ -160,6 +161,7 @@ impl Replay {
     #[must_use]
     pub fn build(history: &History, findings: &mut Findings) -> Self {
         let mut courses = Vec::new();
+        let mut transactions = history.transactions.clone();
         for (id, collection) in (0_u16..).zip(&history.collections) {
             let mut course = Course::default();
             begin(history, id, &mut course);
@@ -167,9 +169,10 @@ impl Replay {
             course.covered = covered(history, id, course.base);
             acknowledged(history, id, &mut course, findings);
             read(history, id, collection.writers, &mut course, findings);
+            transactions.extend(bound_together(&course));
             courses.push(course);
         }
-        Self { courses }
+        Self { courses, transactions }
     }
 
     /// Until when every request answered is known to stand within what watches of a collection have shown: the latest list
@@ -195,6 +198,12 @@ impl Replay {
         &self.courses[usize::from(collection)]
     }
 
+    /// Changes known to have been made at once.
+    #[must_use]
+    pub fn transactions(&self) -> &[Transaction] {
+        &self.transactions
+    }
+
     /// All courses.
     #[must_use]
     pub fn courses(&self) -> &[Course] {
@@ -206,6 +215,34 @@ impl Replay {
     pub fn changes(&self) -> u64 {
         self.courses.iter().map(|course| course.changes.len() as u64).sum()
     }
+}
+
+/// The binding of a Pod that takes another's place ends that one in the same transaction, unless it was ending already.
+fn bound_together(course: &Course) -> Vec<Transaction> {
+    let mut places: BTreeMap<&str, Revision> = BTreeMap::new();
+    for track in course.tracks.values() {
+        let mut replaced = None;
+        for version in track {
+            let Some(Facts::Pod { node, replaces, .. }) = &version.facts else { continue };
+            replaced = replaced.or(replaces.as_deref());
+            if let (Some(_), Some(replaced)) = (node, replaced) {
+                // Its first version with a node is the binding.
+                places.entry(replaced).or_insert(version.revision);
+            }
+        }
+    }
+    let ends = course.tracks.values().flatten().filter_map(|version| {
+        let terminating = matches!(version.facts, Some(Facts::Pod { terminating: true, .. }));
+        terminating.then_some((version.uid.as_str(), version.revision))
+    });
+    let mut first_end: BTreeMap<&str, Revision> = BTreeMap::new();
+    for (uid, revision) in ends {
+        let first = first_end.entry(uid).or_insert(revision);
+        *first = revision.min(*first);
+    }
+    let both = places.into_iter().filter_map(|(uid, bound)| Some((bound, *first_end.get(uid)?)));
+    let both = both.filter(|(bound, ended)| ended > bound);
+    both.map(|(bound, ended)| Transaction { operation: None, revisions: vec![bound, ended] }).collect()
 }
 
 /// Connections of watches without a selector: what they show is what happened.

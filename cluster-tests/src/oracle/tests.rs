@@ -340,6 +340,36 @@ fn pods_and_nodes_keep_their_invariants() {
     assert!(check(&overlap.history).found.contains_key("Subnets"));
 }
 
+/// The binding of a Pod and the end of the one whose place it takes are one transaction: no list and no bookmark stands between.
+#[test]
+fn a_bind_is_one_transaction() {
+    let with = |terminating, node: Option<&str>, replaces: Option<&str>| Facts::Pod {
+        node: node.map(str::to_owned),
+        cpu_millis: 1,
+        memory_bytes: 1,
+        finished: false,
+        terminating,
+        owner: None,
+        replaces: replaces.map(str::to_owned),
+    };
+    let base = || {
+        let mut book = Book::new("/clusters/c/api/v1/pods", Writers::Shared);
+        book.fact(11, "old", EventKind::Added, with(false, Some("n1"), None))
+            .fact(12, "new", EventKind::Added, with(false, None, Some("old")))
+            .fact(13, "new", EventKind::Modified, with(false, Some("n1"), None));
+        book
+    };
+    let mut whole = base();
+    whole.fact(14, "old", EventKind::Modified, with(true, Some("n1"), None));
+    assert_passes(&whole.history);
+    let mut split = base();
+    let line = Line::Bookmark { revision: 13, initial_end: false };
+    split.history.streams[0].connections[0].frames.push(Frame { at: 13, line });
+    split.fact(14, "old", EventKind::Modified, with(true, Some("n1"), None));
+    let verdict = check(&split.history);
+    assert!(verdict.found.contains_key("Atomic") && verdict.found.contains_key("Bookmarkable"), "{verdict}");
+}
+
 /// A Deployment of two with a surge of one: its sets may want three, and four are too many; what was wanted before it was scaled down
 /// is no violation, but not more than that. A set of two has two pods, and a third is too many.
 #[test]

@@ -98,6 +98,13 @@ impl Violation {
         self
     }
 
+    /// It is about these requests.
+    #[must_use]
+    pub fn of_all(mut self, operations: impl IntoIterator<Item = OperationId>) -> Self {
+        self.operations.extend(operations);
+        self
+    }
+
     /// It is about this watch.
     #[must_use]
     pub fn on(mut self, stream: u32) -> Self {

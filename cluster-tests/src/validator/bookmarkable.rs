@@ -39,13 +39,14 @@ pub(super) fn check(told: &Told<'_>, findings: &mut Findings) {
 }
 
 fn within(told: &Told<'_>, mark: Revision, findings: &mut Findings) {
-    for transaction in &told.history.transactions {
+    for transaction in told.replay.transactions() {
         if let (Some(first), Some(last)) = (transaction.revisions.first(), transaction.revisions.last())
             && *first <= mark
             && mark < *last
         {
             let explanation = format!("has a bookmark at {mark}, within the transaction {first}..={last}");
-            findings.add(told.violation(Promise::G4, "Bookmarkable", &explanation).of(transaction.operation).at(mark));
+            findings
+                .add(told.violation(Promise::G4, "Bookmarkable", &explanation).of_all(transaction.operation).at(mark));
         }
     }
 }

@@ -29,12 +29,11 @@ use crate::oracle::{Findings, Promise, Violation};
 /// Runs all validators.
 pub(crate) fn check(history: &History, replay: &Replay, findings: &mut Findings) {
     for stream in &history.streams {
-        let course = replay.course(stream.collection);
         let tales: Vec<Told<'_>> = stream
             .connections
             .iter()
             .enumerate()
-            .map(|(number, connection)| Told::new(history, stream, number, connection, course))
+            .map(|(number, connection)| Told::new(history, replay, stream, number, connection))
             .collect();
         for told in &tales {
             ordered::check(told, findings);
@@ -54,6 +53,7 @@ pub(crate) fn check(history: &History, replay: &Replay, findings: &mut Findings)
         slow_reader::check(stream, &tales, findings);
     }
     same_everywhere::check(history, findings);
+    window_honest::check_lists(history, findings);
 }
 
 /// What a selector makes of one change.
@@ -84,6 +84,7 @@ pub(crate) struct Delivered<'a> {
 #[derive(Debug)]
 pub(crate) struct Told<'a> {
     pub(crate) history: &'a History,
+    pub(crate) replay: &'a Replay,
     pub(crate) stream: &'a Stream,
     /// Its place among the stream's connections.
     pub(crate) number: usize,
@@ -104,11 +105,12 @@ pub(crate) struct Told<'a> {
 impl<'a> Told<'a> {
     fn new(
         history: &'a History,
+        replay: &'a Replay,
         stream: &'a Stream,
         number: usize,
         connection: &'a Connection,
-        course: &'a Course,
     ) -> Self {
+        let course = replay.course(stream.collection);
         let mut from = match connection.start {
             Start::Behind(revision) | Start::BehindList(_, revision) => Some(revision),
             Start::InitialEvents => None,
@@ -137,6 +139,7 @@ impl<'a> Told<'a> {
         }
         let mut told = Self {
             history,
+            replay,
             stream,
             number,
             connection,

@@ -2,8 +2,8 @@
 //! is refused, and not begun somewhere later, shows as a missing event.
 
 use super::Told;
-use crate::history::{End, Line, Micros, Revision, Start};
-use crate::oracle::{Findings, Promise};
+use crate::history::{End, History, Line, Micros, Operation, Outcome, Page, Request, Revision, Start};
+use crate::oracle::{Findings, Promise, Violation};
 
 /// History is never shorter than this, whatever its budget.
 const WINDOW: Micros = 75_000_000;
@@ -38,6 +38,41 @@ pub(super) fn check(told: &Told<'_>, findings: &mut Findings) {
     } else {
         let explanation = format!("was refused with {code}: {message}");
         findings.add(told.violation(Promise::G5, "WindowHonest", &explanation).at(from));
+    }
+}
+
+/// The same of lists: a page of a snapshot that was the latest within the window is never refused.
+pub(super) fn check_lists(history: &History, findings: &mut Findings) {
+    for operation in &history.operations {
+        let (Request::List { page: Page::Behind(before), .. }, Outcome::Refused { code: 410, reason }) =
+            (&operation.request, &operation.outcome)
+        else {
+            continue;
+        };
+        let first = first_page(history, *before);
+        let age = first.map_or(0, |first| operation.returned.saturating_sub(first.invoked));
+        if age < WINDOW {
+            let explanation = format!(
+                "operation {} was told 410 {reason} through replica {} for a list begun {} s before",
+                operation.id,
+                operation.replica,
+                age / 1_000_000
+            );
+            let violation = Violation::new(Promise::G5, "WindowHonest", explanation);
+            findings.add(violation.of(operation.id).of_all(first.map(|first| first.id)).through(operation.replica));
+        }
+    }
+}
+
+/// The first page of a list in pages.
+fn first_page(history: &History, mut page: u64) -> Option<&Operation> {
+    loop {
+        let operation = history.operation(page)?;
+        match operation.request {
+            // A page stands behind an earlier request.
+            Request::List { page: Page::Behind(before), .. } if before < page => page = before,
+            _ => return Some(operation),
+        }
     }
 }
 

@@ -20,6 +20,8 @@ const NAMES: u64 = 24;
 const GROUPS: [&str; 3] = ["a", "b", "c"];
 /// The object one watch chooses by its name.
 const NAMED: &str = "o-7";
+/// What a stage knows the revision of some earlier list by.
+const LISTED: &str = "listed";
 /// Attempts of a compare-and-set, as client-go makes them.
 const ATTEMPTS: u32 = 4;
 /// Objects of one page.
@@ -236,11 +238,23 @@ impl Doing<'_> {
         let (freshness, version) = match (self.dice.below(10), known) {
             (0, _) => (Freshness::Any, "&resourceVersion=0".to_owned()),
             (1, Some(revision)) => (Freshness::AtLeast(revision), format!("&resourceVersion={revision}")),
+            (2..4, _) => match self.stage.recall(LISTED).and_then(|listed| listed.parse().ok()) {
+                Some(revision) => {
+                    (Freshness::Exactly(revision), format!("&resourceVersion={revision}&resourceVersionMatch=Exact"))
+                }
+                None => (Freshness::Latest, String::new()),
+            },
             _ => (Freshness::Latest, String::new()),
         };
         let path = format!("{}?{}{version}", path(self.stage), Plan::query(selector.as_ref()));
         let request = Request::List { collection: CONFIG_MAPS, selector, freshness, page: Page::Whole };
-        self.ask(Call::new(As::Admin, Method::GET, &path), request).await;
+        let answer = self.ask(Call::new(As::Admin, Method::GET, &path), request).await;
+        // An older snapshot is asked for again much later, through another replica.
+        if let (Outcome::Items { revision, .. }, Freshness::Latest, true) =
+            (answer.outcome, freshness, self.dice.percent(20))
+        {
+            self.stage.learn(LISTED, revision.to_string());
+        }
     }
 
     /// Lists in pages, each through whichever replica.

@@ -305,7 +305,11 @@ impl Load {
         let next = self.shared.begin(self.stages).await?;
         self.stages += 1;
         let last = std::mem::replace(&mut *self.shared.stage.lock().unwrap_or_else(PoisonError::into_inner), next);
-        Ok(self.shared.close(last).await)
+        let history = self.shared.close(Arc::clone(&last)).await;
+        let mut left = vec![(As::Admin, format!("/api/v1/namespaces/{}", kubernetes::namespace(&last)))];
+        left.extend(quilt::path(&last).map(|path| (As::Tenant, path)));
+        last.clear(&self.shared.sessions[0], &left).await;
+        Ok(history)
     }
 
     /// Ends the load: what is under way is waited for, everything is listed once more through every replica, and every watch is

@@ -48,6 +48,11 @@ pub(super) fn watch(stage: &Stage, sessions: &[Session], made: &Value, dice: &mu
     stage.learn(COLLECTION, workloads.to_string());
 }
 
+/// Where the cluster of a stage is, when it has one.
+pub(super) fn path(stage: &Stage) -> Option<String> {
+    stage.recall(CLUSTER).map(|cluster| format!("/api/clusters/{cluster}"))
+}
+
 struct Doing<'a> {
     stage: &'a Stage,
     session: &'a Session,

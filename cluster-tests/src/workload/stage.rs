@@ -1,11 +1,12 @@
 //! [`Stage`]: one closed part of a load, with a history of its own: names that nobody else uses, watches of all of them, and an end at
 //! which everything is looked at once more. A long run is a row of stages, so that its memory does not grow.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use reqwest::Method;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -20,6 +21,9 @@ use crate::history::{
 
 /// How long watches may take to come to the end when the writing has stopped.
 const CATCH_UP: Duration = Duration::from_secs(45);
+
+/// How long a replica may take to let go of what a part has left.
+const CLEAR: Duration = Duration::from_secs(10);
 
 /// How long lists may wait for a bookmark behind them.
 const COVER: Duration = Duration::from_secs(12);
@@ -180,17 +184,23 @@ impl Stage {
         self.hurry.send_replace(true);
         let mut last: BTreeMap<u16, Vec<(String, String, Revision)>> = BTreeMap::new();
         let mut listed_at: BTreeMap<u16, Revision> = BTreeMap::new();
+        let mut silent: BTreeSet<usize> = BTreeSet::new();
         if let Some(session) = sessions.first() {
-            for watched in self.watched() {
-                for place in session.places() {
-                    if let Some((revision, shown)) = self.audit(session, &watched, place).await {
+            let collections = self.watched();
+            let asked = collections.iter().flat_map(|watched| session.places().map(move |place| (watched, place)));
+            let asking =
+                asked.map(async |(watched, place)| (watched, place, self.audit(session, watched, place).await));
+            for (watched, place, shown) in join_all(asking).await {
+                if let Some((revision, shown)) = shown {
+                    // The oldest of the answers is what every watch comes to.
+                    if listed_at.get(&watched.id).is_none_or(|known| revision < *known) {
                         last.insert(watched.id, shown);
                         listed_at.insert(watched.id, revision);
-                    } else {
-                        let about =
-                            format!("final list of {} through replica {}", watched.path, session.replica(place));
-                        self.recorder.note(&about, "not answered".into());
                     }
+                } else {
+                    silent.insert(place);
+                    let about = format!("final list of {} through replica {}", watched.path, session.replica(place));
+                    self.recorder.note(&about, "not answered".into());
                 }
             }
         }
@@ -201,6 +211,14 @@ impl Stage {
             let chosen = shown.iter().filter(|(name, group, _)| {
                 one.plan.selector.as_ref().is_none_or(|selector: &Selector| selector.chooses(name, group))
             });
+            // A watch through a replica that does not answer is not expected to tell anything.
+            let excused = match one.plan.reader {
+                Reader::Pinned => silent.contains(&one.plan.place),
+                Reader::Roaming | Reader::Slow => !silent.is_empty(),
+            };
+            if excused {
+                continue;
+            }
             if let Some(awaited) = chosen.map(|(.., revision)| *revision).max() {
                 one.recording.awaits(awaited);
                 waiting.push((Arc::clone(&one.position), awaited));
@@ -230,6 +248,19 @@ impl Stage {
             one.recording.leave();
         }
         self.recorder.finish()
+    }
+
+    /// Takes away what a closed part has left in the cluster, as far as the cluster lets it now.
+    pub(super) async fn clear(&self, session: &Session, paths: &[(As, String)]) {
+        for (who, path) in paths {
+            for place in session.places() {
+                let call = Call::new(who.clone(), Method::DELETE, path);
+                let answer = session.request(place, &call).timeout(CLEAR).send().await;
+                if answer.is_ok_and(|answer| answer.status().is_success() || answer.status().as_u16() == 404) {
+                    break;
+                }
+            }
+        }
     }
 
     async fn audit(&self, session: &Session, watched: &Watched, place: usize) -> Option<Shown> {
