@@ -180,11 +180,11 @@ fn check(facts: &Facts, txn: &Txn) -> Result<Vec<Key>, String> {
     let keys = named.map(|key| parse(Bytes::copy_from_slice(key))).collect::<Result<Vec<_>, _>>()?;
     let compared = txn.compares.iter().map(|Compare { key, .. }| parse(key.clone())).collect::<Result<Vec<_>, _>>()?;
     let emptied = range::clusters(&ranges, &keys)?;
-    let cluster = |key: &Key| key.parts().cluster.to_owned();
-    let written: Vec<String> = keys.iter().map(cluster).chain(emptied).collect();
-    let relied_on: Vec<String> = compared.iter().map(cluster).filter(|cluster| !cluster.is_empty()).collect();
-    if let Some(own) = written.first().or_else(|| relied_on.first()) {
-        if let Some(other) = written.iter().chain(&relied_on).find(|cluster| *cluster != own) {
+    let written = keys.iter().map(cluster).chain(emptied.iter().map(String::as_str));
+    let relied_on = compared.iter().map(cluster).filter(|cluster| !cluster.is_empty());
+    let mut touched = written.chain(relied_on);
+    if let Some(own) = touched.next() {
+        if let Some(other) = touched.find(|cluster| *cluster != own) {
             return Err(format!("transaction touches two clusters: '{own}' and '{other}'"));
         }
         if facts.dropped.contains(own) {
@@ -192,6 +192,10 @@ fn check(facts: &Facts, txn: &Txn) -> Result<Vec<Key>, String> {
         }
     }
     Ok(keys)
+}
+
+fn cluster(key: &Key) -> &str {
+    key.parts().cluster
 }
 
 /// The key a put or delete is about.
