@@ -26,9 +26,11 @@ fn path(stage: &Stage) -> String {
 
 /// Names and watches what a rollout moves.
 pub(super) fn watch(stage: &Stage, sessions: &[Session], dice: &mut Dice) {
+    let (deployments, sets) = (path(stage), format!("/apis/apps/v1/namespaces/{}/replicasets", namespace(stage)));
     let mut add = |path: &str, shape| stage.collection(sessions, path, shape, Writers::Shared, &As::Admin, dice);
-    let deployments = add("/apis/apps/v1/deployments", Shape::Deployment);
-    add("/apis/apps/v1/replicasets", Shape::ReplicaSet);
+    let deployments = add(&deployments, Shape::Deployment);
+    add(&sets, Shape::ReplicaSet);
+    // Nodes are everybody's, and so is what is bound to them.
     add("/api/v1/pods", Shape::Pod);
     add("/api/v1/nodes", Shape::Node);
     stage.learn(COLLECTION, deployments.to_string());
