@@ -55,8 +55,12 @@ pub struct Network {
     seed: u64,
     links: Arc<Links>,
     owners: Arc<Owners>,
+    heirs: Arc<Heirs>,
     proxies: Mutex<Vec<JoinHandle<()>>>,
 }
+
+/// Places whose clients are carried to another one.
+type Heirs = Mutex<BTreeMap<Place, (Place, SocketAddr)>>;
 
 #[derive(Debug, Default)]
 struct Links(Mutex<BTreeMap<(Place, Place), Arc<Link>>>);
@@ -72,7 +76,7 @@ impl Network {
     /// A network without any proxy; its jitter comes from the seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { seed, links: Arc::default(), owners: Arc::default(), proxies: Mutex::default() }
+        Self { seed, links: Arc::default(), owners: Arc::default(), heirs: Arc::default(), proxies: Mutex::default() }
     }
 
     /// Which process is which replica; kept up to date by who starts them.
@@ -101,6 +105,15 @@ impl Network {
         }
     }
 
+    /// From now on clients who dial `from` are carried to `heir` at `target`, as when a name is given to another host.
+    pub fn bequeath(&self, from: Place, heir: Place, target: SocketAddr) {
+        let mut heirs = self.heirs.lock().unwrap_or_else(PoisonError::into_inner);
+        for (place, at) in heirs.values_mut().filter(|(place, _)| *place == from) {
+            (*place, *at) = (heir, target);
+        }
+        heirs.insert(from, (heir, target));
+    }
+
     /// Listens at `at` and carries what is dialled there to `target`, which is place `to`.
     ///
     /// # Errors
@@ -108,7 +121,7 @@ impl Network {
     pub async fn proxy(&self, at: SocketAddr, dialling: Dialling, to: Place, target: SocketAddr) -> Result<SocketAddr> {
         let listener = TcpListener::bind(at).await.with_context(|| format!("a proxy cannot listen at {at}"))?;
         let at = listener.local_addr()?;
-        let (links, owners) = (Arc::clone(&self.links), Arc::clone(&self.owners));
+        let (links, owners, heirs) = (Arc::clone(&self.links), Arc::clone(&self.owners), Arc::clone(&self.heirs));
         let mut random = Random::of(self.seed, &format!("{at}"));
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
@@ -116,7 +129,13 @@ impl Network {
                 tokio::select! {
                     accepted = listener.accept() => match accepted {
                         Ok((stream, peer)) => {
-                            let (links, owners, random) = (Arc::clone(&links), Arc::clone(&owners), Random::new(random.draw()));
+                            let (links, owners) = (Arc::clone(&links), Arc::clone(&owners));
+                            let heir = match dialling {
+                                Dialling::From(_) => heirs.lock().unwrap_or_else(PoisonError::into_inner).get(&to).copied(),
+                                Dialling::Replicas => None,
+                            };
+                            let (to, target) = heir.unwrap_or((to, target));
+                            let random = Random::new(random.draw());
                             connections.spawn(async move {
                                 let Some(from) = dialler(dialling, &owners, peer, at).await else { return };
                                 connect(stream, target, &links.between(from, to), &links.between(to, from), random).await;

@@ -392,11 +392,12 @@ impl Rig {
         Ok(())
     }
 
-    /// A new replica joins by a replica token, under the next number. It is a voter when this returns.
+    /// A new replica joins by a replica token, under the next number. It is a voter when this returns. Clients of the replica whose place
+    /// it takes, if any, are then carried to it.
     ///
     /// # Errors
     /// When it is not in time.
-    pub async fn join(&mut self, through: u16, limit: Duration) -> Result<u16> {
+    pub async fn join(&mut self, through: u16, heir_of: Option<u16>, limit: Duration) -> Result<u16> {
         let id = self.next_id()?;
         let admin = self.admin(through)?;
         let wanted = json!({ "ttl_secs": 600, "max_uses": 1 });
@@ -426,6 +427,10 @@ impl Rig {
             Ok(())
         })
         .await?;
+        if let Some(dead) = heir_of {
+            let target = self.addresses.at(id, API_PORT);
+            self.network.bequeath(Place::Replica(dead), Place::Replica(id), target);
+        }
         Ok(id)
     }
 

@@ -63,7 +63,7 @@ impl Members {
                 members.took.push(replace(rig, follower, PATIENCE).await?);
             }
             Change::GrowAndShrink => {
-                let joined = rig.join(leader, PATIENCE).await?;
+                let joined = rig.join(leader, None, PATIENCE).await?;
                 members.took.push(format!("replica {joined} joined"));
                 members.joined = Some(joined);
             }
@@ -131,7 +131,7 @@ pub(super) async fn replace(rig: &mut Rig, dead: u16, limit: Duration) -> Result
     let through = rig.await_leader(limit).await?;
     remove(rig, dead).await?;
     rig.forget(dead)?;
-    let joined = rig.join(through, limit).await?;
+    let joined = rig.join(through, Some(dead), limit).await?;
     Ok(format!("replica {joined} joined in the place of replica {dead}"))
 }
 

@@ -181,6 +181,8 @@ impl Watcher {
                 0
             }
         };
+        // What a list has shown need not come again: nothing may change behind it.
+        self.position.fetch_max(position, Ordering::Relaxed);
         let mut limit = Duration::from_secs(24 * 3600);
         if let Some(longest) = self.plan.seconds {
             let seconds = 3 + self.dice.below(longest.saturating_sub(2));
