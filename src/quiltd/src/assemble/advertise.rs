@@ -47,6 +47,7 @@ mod tests {
             start: super::super::Start::Found,
             names: Vec::new(),
             kv_api: KvApi::Off,
+            log_keep_bytes: 1 << 20,
         }
     }
 

@@ -44,6 +44,8 @@ pub(crate) struct Options {
     /// Names for the serving certificate, beside those found on this host.
     pub(crate) names: Vec<String>,
     pub(crate) kv_api: KvApi,
+    /// Bytes of log that stay for replicas that were away.
+    pub(crate) log_keep_bytes: u64,
 }
 
 /// What a replica with an empty log does.
@@ -83,6 +85,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let transport = TransportOptions { listener: peer_listener.into_std()?, identity: place.peer_identity()? };
     let settings = quilt_raft::Options {
         epoch: home.epoch(),
+        log_keep_bytes: options.log_keep_bytes,
         ..quilt_raft::Options::new(options.id, place.control_plane.clone())
     };
     let replica =

@@ -59,6 +59,18 @@ pub(crate) struct Server {
     /// Serve the store as plain keys and values too (gRPC quilt.kv.v1, admin key needed), for operators and benchmarks.
     #[arg(long, env = "QUILTD_KV_API")]
     kv_api: bool,
+    /// How much of the log a replica keeps for others that were away; who lacks more is sent the whole state.
+    #[arg(long, env = "QUILTD_LOG_KEEP", default_value = "256MiB", value_parser = bytes, value_name = "SIZE")]
+    log_keep: u64,
+}
+
+/// Reads a size, such as `64KiB`.
+fn bytes(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)];
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let factor = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
+    let size = factor.and_then(|factor| number.parse::<u64>().ok()?.checked_mul(factor));
+    size.filter(|size| *size > 0).ok_or_else(|| "expected a size above zero, such as 64KiB, 256MiB or 1GiB".to_owned())
 }
 
 fn loopback(text: &str) -> Result<SocketAddr, String> {
@@ -145,6 +157,7 @@ impl Server {
             start: if joined.is_some() { assemble::Start::Wait } else { assemble::Start::Found },
             names: self.name,
             kv_api: self.kv_api.into(),
+            log_keep_bytes: self.log_keep,
         })
     }
 }
@@ -160,6 +173,8 @@ mod tests {
         for wrong in ["cp-2:7443", "0=cp:1", "1=cp", "1=:7443", "x=cp:1"] {
             assert!(member(wrong).is_err(), "{wrong}");
         }
+        assert_eq!((bytes("64KiB"), bytes("1GiB")), (Ok(64 << 10), Ok(1 << 30)));
+        assert!(["0B", "64", "KiB", "1.5GiB", "99999999999GiB"].iter().all(|wrong| bytes(wrong).is_err()));
         assert!(loopback("10.0.0.1:8080").is_err());
         assert!(reachable("0.0.0.0:6443").is_err() && reachable("10.0.0.1:6443").is_ok());
     }
