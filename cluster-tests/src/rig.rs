@@ -413,7 +413,8 @@ impl Rig {
             format!("--join=https://{}", self.addresses.at(through, API_PORT)),
             format!("--token-file={}", token_file.display()),
         ]);
-        for host in [id, PROXY_HOSTS + id] {
+        // Clients of the one whose place it takes know it by that one's address.
+        for host in [Some(id), heir_of].into_iter().flatten().flat_map(|id| [id, PROXY_HOSTS + id]) {
             arguments.push(format!("--name={}", self.addresses.at(host, 0).ip()));
         }
         self.seat(id, data, arguments).await?;

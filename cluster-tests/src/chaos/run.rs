@@ -216,7 +216,7 @@ impl Run<'_> {
         let before = self.work_and_break(&mut rig, &load).await;
         self.show("settling", &[]);
         let mut found = Vec::new();
-        report.settled = settle::recover(&mut rig, self.setting.limits, &mut found).await?;
+        report.settled = settle::recover(&mut rig, self.setting.limits, &mut found, &mut self.void).await?;
         let healed = load.ended().acknowledged;
         self.flow(&mut rig, &load, healed).await;
         let after = load.ended().acknowledged - healed;

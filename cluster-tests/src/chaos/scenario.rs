@@ -228,7 +228,7 @@ pub const SCENARIOS: &[Scenario] = &[
     on("slow-and-power-cut", "All lose power while links are slow and syncs too.", Objects,
         &[phase(&[
             Fault::Links(Over::Peers, Trouble::Delay { ms: 5, jitter_ms: 30 }),
-            Fault::Disk(Whom::Any, DiskTrouble::SlowSync(30)),
+            Fault::Disk(Whom::Leader, DiskTrouble::SlowSync(30)),
             Fault::PowerCut(Whom::All, Tail::Torn),
         ], 300..600)], &[]),
     on("rolling-under-loss", "Every replica is restarted in turn while connections of clients are reset.", Objects,

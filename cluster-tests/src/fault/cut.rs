@@ -127,7 +127,7 @@ impl Cut {
 }
 
 /// The highest term any replica knows.
-async fn term(rig: &Rig) -> Option<u64> {
+pub(super) async fn term(rig: &Rig) -> Option<u64> {
     let ids = rig.running();
     let asked = ids.iter().map(|id| async { rig.status(*id).await.ok()?["term"].as_u64() });
     futures::future::join_all(asked).await.into_iter().flatten().max()

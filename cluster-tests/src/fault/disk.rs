@@ -6,13 +6,16 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::layer::{Tail, Word};
-use super::{Proof, Whom};
+use super::{Proof, Whom, cut};
 use crate::oracle::Promise;
 use crate::random::Random;
 use crate::rig::{Rig, State, within};
 
 /// After a failed sync a replica stops within this.
 const STOPS: Duration = Duration::from_secs(10);
+
+/// Elections that a slow disk may bring about.
+const ELECTIONS: u64 = 2;
 
 /// What is wrong with the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +44,7 @@ pub struct Disk {
     trouble: DiskTrouble,
     ids: Vec<u16>,
     before: Vec<Counts>,
+    term: Option<u64>,
     random: Random,
 }
 
@@ -65,7 +69,7 @@ fn counts(rig: &Rig, id: u16) -> Result<Counts> {
 impl Disk {
     pub(super) async fn begin(rig: &Rig, random: &mut Random, whom: Whom, trouble: DiskTrouble) -> Result<Self> {
         let ids = whom.choose(rig, random).await?;
-        let mut before = Vec::new();
+        let (mut before, term) = (Vec::new(), cut::term(rig).await);
         for id in &ids {
             let layer = rig.layer(*id)?;
             layer.check_loaded(rig.at(*id)?.pid()?)?;
@@ -76,7 +80,7 @@ impl Disk {
                 DiskTrouble::SlowSync(ms) => layer.slow_syncs(Duration::from_millis(ms))?,
             }
         }
-        Ok(Self { trouble, ids, before, random: Random::new(random.draw()) })
+        Ok(Self { trouble, ids, before, term, random: Random::new(random.draw()) })
     }
 
     pub(super) fn may_end(&self, id: u16) -> bool {
@@ -92,7 +96,10 @@ impl Disk {
             let part = match self.trouble {
                 DiskTrouble::FailedSync(_) => self.failed_sync(rig, id, before).await?,
                 DiskTrouble::Full(_) => Proof::counted(now.refused - before.refused, "writes refused"),
-                DiskTrouble::SlowSync(_) => Proof::counted(now.delayed - before.delayed, "syncs held up"),
+                DiskTrouble::SlowSync(_) => {
+                    let proof = Proof::counted(now.delayed - before.delayed, "syncs held up");
+                    self.steady(proof, cut::term(rig).await)
+                }
             };
             rig.layer(id)?.heal()?;
             if rig.at_mut(id)?.ended()?.is_some() || rig.at(id)?.state() == State::Absent {
@@ -104,6 +111,17 @@ impl Disk {
             proof.broken.extend(part.broken);
         }
         Ok(proof)
+    }
+
+    /// A slow disk may cost its leader the lead, once; elections that follow each other would cost everybody.
+    fn steady(&self, proof: Proof, term: Option<u64>) -> Proof {
+        match (self.term, term) {
+            (Some(before), Some(after)) if after > before + ELECTIONS => {
+                let told = format!("term {before} became {after} under {}", self.trouble);
+                proof.broken(Promise::G16, "a slow disk does not make elections follow each other", told)
+            }
+            _ => proof,
+        }
     }
 
     /// The process must be gone by itself. Then the power goes too: what the failed sync lost is gone from the disk, as it would be.
