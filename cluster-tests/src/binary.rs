@@ -38,11 +38,18 @@ fn find_quiltd() -> Result<PathBuf> {
 pub fn shim() -> Result<PathBuf> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let found = FOUND.get_or_init(|| {
-        let given = var_os("QUILTD_FAULT_SHIM").map(PathBuf::from);
-        let found = given.map_or_else(|| built("cluster-tests-shim", "libquilt_fault_shim.so"), Ok);
+        let found = match var_os("QUILTD_FAULT_SHIM").map(PathBuf::from) {
+            Some(given) if given.is_file() => Ok(given),
+            Some(given) => no_file(&given),
+            None => built("cluster-tests-shim", "libquilt_fault_shim.so"),
+        };
         found.map_err(|error| format!("{error:#}"))
     });
     found.clone().map_err(anyhow::Error::msg)
+}
+
+fn no_file(given: &Path) -> Result<PathBuf> {
+    bail!("QUILTD_FAULT_SHIM names {}, which is no file", given.display())
 }
 
 /// What cargo makes of a package, beside this test's or program's own build.

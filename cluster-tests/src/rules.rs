@@ -102,7 +102,13 @@ pub fn step(block: &Block, places: &Places) -> Result<Step> {
         let typed = match line.strip_prefix("cargo xtask") {
             Some(rest) => format!("'{}'{rest} --help", places.xtask.display()),
             None => match line.strip_prefix("./scripts/chaos") {
-                Some(rest) => format!("'{}'{}", places.chaos.display(), places.substitute(rest).replace(" --yes", "")),
+                Some(rest) => format!(
+                    "QUILTD_BIN='{}' QUILTD_FAULT_SHIM='{}' '{}'{}",
+                    places.quiltd.display(),
+                    places.chaos.with_file_name("libquilt_fault_shim.so").display(),
+                    places.chaos.display(),
+                    places.substitute(rest).replace(" --yes", "")
+                ),
                 None => places.substitute(line),
             },
         };
@@ -253,8 +259,8 @@ mod tests {
     fn scripts_and_chores_are_known() {
         assert_eq!(to("./scripts/test\n"), Step::Gate);
         assert_eq!(to("./scripts/tests\n"), Step::Typed("./scripts/tests\n".into()));
-        let chaos = "'/b/chaos' --list\n'/b/chaos' --out /t/tmp/quilt/x\n";
-        assert_eq!(to("./scripts/chaos --list\n./scripts/chaos --yes --out /tmp/quilt/x\n"), Step::Typed(chaos.into()));
+        let chaos = "QUILTD_BIN='/b/quiltd' QUILTD_FAULT_SHIM='/b/libquilt_fault_shim.so' '/b/chaos' --list\n";
+        assert_eq!(to("./scripts/chaos --yes --list\n"), Step::Typed(chaos.into()));
         assert_eq!(to("cargo xtask gen kinds --check\n"), Step::Typed("'/b/xtask' gen kinds --check --help\n".into()));
     }
 
