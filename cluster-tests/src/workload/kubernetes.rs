@@ -2,7 +2,9 @@
 //! all over a few names, so that clients meet.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -24,6 +26,8 @@ const NAMED: &str = "o-7";
 const LISTED: &str = "listed";
 /// Attempts of a compare-and-set, as client-go makes them.
 const ATTEMPTS: u32 = 4;
+/// How long a cluster may take to let a part end.
+const FINISH: Duration = Duration::from_secs(30);
 /// Objects of one page.
 const PAGE: u64 = 5;
 /// Bytes that make an object as large as common ones.
@@ -82,15 +86,19 @@ pub(super) async fn step(stage: &Arc<Stage>, session: &Session, dice: Dice) {
 
 /// Makes the last change of each selector's view, so that each watch has something to come to.
 pub(super) async fn finish(stage: &Arc<Stage>, session: &Session, seed: u64) {
-    for (number, group) in (0..).zip(GROUPS) {
+    let ends = (0..).zip(GROUPS).map(async |(number, group)| {
         let mut doing = Doing { stage, session, dice: Dice::part(seed, number) };
-        for _ in 0..100 {
-            if doing.create_as(&format!("end-{group}"), group).await.refused().is_none_or(|code| code == 409) {
+        let (name, started) = (format!("end-{group}"), Instant::now());
+        while started.elapsed() < FINISH {
+            let answer = doing.create_as(&name, group).await;
+            // A cluster that is down is not waited for without end; that it was, the final lists will say.
+            if answer.refused().map_or_else(|| !answer.is_unknown(), |code| code == 409) {
                 break;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
-    }
+    });
+    join_all(ends).await;
 }
 
 impl Doing<'_> {

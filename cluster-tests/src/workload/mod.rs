@@ -246,7 +246,7 @@ impl Shared {
         for session in self.sessions.iter().take(1) {
             kubernetes::finish(&stage, session, self.seed).await;
         }
-        stage.close(&self.sessions, self.mix.patience).await
+        stage.close(&self.sessions).await
     }
 }
 

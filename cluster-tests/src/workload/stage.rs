@@ -179,8 +179,7 @@ impl Stage {
     }
 
     /// Lists everything through every replica, lets every watch come to the end, and gives out the history.
-    pub(super) async fn close(&self, sessions: &[Session], patience: Duration) -> History {
-        self.quiet(patience).await;
+    pub(super) async fn close(&self, sessions: &[Session]) -> History {
         self.hurry.send_replace(true);
         let mut last: BTreeMap<u16, Vec<(String, String, Revision)>> = BTreeMap::new();
         let mut listed_at: BTreeMap<u16, Revision> = BTreeMap::new();
