@@ -9,7 +9,8 @@ use cluster_tests::binary;
 use cluster_tests::chaos::progress::Board;
 use cluster_tests::chaos::report::told;
 use cluster_tests::chaos::run::{Limits, Outcome, Setting, run};
-use cluster_tests::chaos::scenario::named;
+use cluster_tests::chaos::scenario::{LYING_DISK, Scenario, named};
+use cluster_tests::oracle::Promise;
 
 /// The seed of all these runs.
 const SEED: u64 = 1;
@@ -17,15 +18,19 @@ const SEED: u64 = 1;
 /// A runner whose neighbours are busy is slower than the 2 s that the command demands.
 const WRITES: Duration = Duration::from_secs(10);
 
-async fn pass(names: &[&str]) -> Result<()> {
-    let setting = Setting {
+fn setting() -> Result<Setting> {
+    Ok(Setting {
         replicas: 3,
         binary: binary::quiltd()?,
         shim: Some(binary::shim()?),
         rate: 80.0,
         stretch: 1,
         limits: Limits { writes: WRITES, ..Limits::default() },
-    };
+    })
+}
+
+async fn pass(names: &[&str]) -> Result<()> {
+    let setting = setting()?;
     let mut bad = Vec::new();
     for name in names {
         let scenario = named(name).ok_or_else(|| anyhow::anyhow!("no scenario is called {name}"))?;
@@ -43,6 +48,19 @@ async fn pass(names: &[&str]) -> Result<()> {
         }
     }
     ensure!(bad.is_empty(), "{}", bad.join("\n"));
+    Ok(())
+}
+
+/// A disk that says that it has synced what it has not, and a power cut: acknowledged writes are gone, and the harness says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loss_is_seen() -> Result<()> {
+    static SCENARIO: Scenario = LYING_DISK;
+    let directory = tempfile::tempdir()?;
+    let place = directory.path().join("run");
+    let report = run(&SCENARIO, &setting()?, SEED, place, Arc::new(Mutex::new(Board::default()))).await;
+    let text = told(&report, "");
+    let lost = report.violations.iter().any(|violation| violation.promise == Promise::G3);
+    ensure!(report.outcome == Outcome::Fail && lost, "a loss was not seen: {text}");
     Ok(())
 }
 

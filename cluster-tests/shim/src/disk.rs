@@ -65,6 +65,10 @@ fn sync(descriptor: c_int, call: unsafe fn(c_int) -> c_int) -> c_int {
         count(Word::SyncErrors);
         return fail(libc::EIO);
     }
+    if word(Word::SyncsLie).is_some_and(|lie| lie.load(Ordering::SeqCst) != 0) {
+        count(Word::SyncLies);
+        return 0;
+    }
     // SAFETY: the caller's argument is handed on.
     let done = unsafe { call(descriptor) };
     if done == 0 {

@@ -42,6 +42,10 @@ pub(crate) enum Word {
     ClockLies = 16,
     /// Files that found no slot: what the harness knows of what is durable is then incomplete.
     SlotsMissing = 17,
+    /// Set by the harness: syncs say that they are done, and are not.
+    SyncsLie = 18,
+    /// Syncs that said so.
+    SyncLies = 19,
 }
 
 /// No limit of space.

@@ -102,6 +102,20 @@ use Work::{Objects, Quilt, Rollout};
 
 const DAY: i64 = 86_400;
 
+/// Not among the others: a disk that says that it has synced what it has not, and a power cut. Acknowledged writes are lost, and a harness
+/// that does not say so is of no use.
+pub const LYING_DISK: Scenario = on(
+    "lying-disk",
+    "The harness sees a loss.",
+    Objects,
+    &[Phase {
+        faults: &[Fault::Disk(Whom::All, DiskTrouble::LyingSync), Fault::PowerCut(Whom::All, Tail::Dropped)],
+        hold_ms: 100..300,
+        calm_ms: 500..1_000,
+    }],
+    &[],
+);
+
 /// Everything chaos can do.
 #[rustfmt::skip]
 pub const SCENARIOS: &[Scenario] = &[

@@ -26,6 +26,8 @@ pub enum DiskTrouble {
     Full(u64),
     /// Every sync takes so many milliseconds longer.
     SlowSync(u64),
+    /// Every sync says that it is done and is not. No store survives that and a power cut: it shows that the harness sees a loss.
+    LyingSync,
 }
 
 impl Display for DiskTrouble {
@@ -34,6 +36,7 @@ impl Display for DiskTrouble {
             Self::FailedSync(_) => f.write_str("failed sync"),
             Self::Full(_) => f.write_str("full disk"),
             Self::SlowSync(ms) => write!(f, "syncs of {ms} ms"),
+            Self::LyingSync => f.write_str("lying syncs"),
         }
     }
 }
@@ -54,6 +57,7 @@ struct Counts {
     errors: u64,
     retried: u64,
     refused: u64,
+    lies: u64,
 }
 
 fn counts(rig: &Rig, id: u16) -> Result<Counts> {
@@ -63,6 +67,7 @@ fn counts(rig: &Rig, id: u16) -> Result<Counts> {
         errors: layer.get(Word::SyncErrors)?,
         retried: layer.get(Word::SyncsRetried)?,
         refused: layer.get(Word::WritesRefused)?,
+        lies: layer.get(Word::SyncLies)?,
     })
 }
 
@@ -78,6 +83,7 @@ impl Disk {
                 DiskTrouble::FailedSync(most) => layer.fail_sync(random.within(1..most + 1))?,
                 DiskTrouble::Full(bytes) => layer.leave_space(bytes)?,
                 DiskTrouble::SlowSync(ms) => layer.slow_syncs(Duration::from_millis(ms))?,
+                DiskTrouble::LyingSync => layer.lie_about_syncs()?,
             }
         }
         Ok(Self { trouble, ids, before, term, random: Random::new(random.draw()) })
@@ -85,7 +91,7 @@ impl Disk {
 
     pub(super) fn may_end(&self, id: u16) -> bool {
         // A log that cannot be written is no log: going on without one would break more than stopping does.
-        !matches!(self.trouble, DiskTrouble::SlowSync(_)) && self.ids.contains(&id)
+        !matches!(self.trouble, DiskTrouble::SlowSync(_) | DiskTrouble::LyingSync) && self.ids.contains(&id)
     }
 
     pub(super) async fn end(mut self, rig: &mut Rig) -> Result<Proof> {
@@ -95,6 +101,7 @@ impl Disk {
             let now = counts(rig, id)?;
             let part = match self.trouble {
                 DiskTrouble::FailedSync(_) => self.failed_sync(rig, id, before).await?,
+                DiskTrouble::LyingSync => Proof::counted(now.lies - before.lies, "syncs that lied"),
                 DiskTrouble::Full(_) => Proof::counted(now.refused - before.refused, "writes refused"),
                 DiskTrouble::SlowSync(_) => {
                     let proof = Proof::counted(now.delayed - before.delayed, "syncs held up");

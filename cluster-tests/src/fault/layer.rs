@@ -126,6 +126,7 @@ impl Layer {
     pub fn heal(&self) -> Result<()> {
         self.set(Word::SyncDelayUs, 0)?;
         self.set(Word::SyncErrorIn, 0)?;
+        self.set(Word::SyncsLie, 0)?;
         self.set(Word::SpaceLeft, UNLIMITED)?;
         self.set_clock(None)
     }
@@ -144,6 +145,14 @@ impl Layer {
     /// When the file cannot be written.
     pub fn fail_sync(&self, nth: u64) -> Result<()> {
         self.set(Word::SyncErrorIn, nth)
+    }
+
+    /// Makes every sync say that it is done without being so, as cheap disks do.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn lie_about_syncs(&self) -> Result<()> {
+        self.set(Word::SyncsLie, 1)
     }
 
     /// Leaves space for so many bytes.
