@@ -372,9 +372,6 @@ fn refused(replay: &Replay, request: &Request, code: u16, reason: &str) -> Place
         };
     };
     let course = replay.course(object.collection);
-    let there = |wanted: Option<Revision>| {
-        spans(course, &object.name, move |life, _, revision| life == Life::There && wanted != Some(revision))
-    };
     match (code, request) {
         (404, Request::Create { .. }) => Places::Nowhere(format!("a create was refused with 404 {reason}")),
         (404, _) => {
@@ -387,9 +384,11 @@ fn refused(replay: &Replay, request: &Request, code: u16, reason: &str) -> Place
             Places::Within(absent)
         }
         (409, Request::Create { key: Some(_), .. }) => Places::Anywhere,
-        (409, Request::Create { .. }) => Places::Within(there(None)),
+        (409, Request::Create { .. }) => Places::Within(spans(course, &object.name, |life, _, _| life == Life::There)),
         (409, Request::Update { expected: Some(expected), .. } | Request::Delete { expected: Some(expected), .. }) => {
-            Places::Within(there(Some(*expected)))
+            // Also while nothing is there: whoever lost against a delete and has no time left to look again is told that somebody
+            // came first.
+            Places::Within(spans(course, &object.name, |life, _, revision| life == Life::Gone || revision != *expected))
         }
         (400 | 401 | 403 | 422, _) => {
             Places::Nowhere(format!("a valid request for {} was refused with {code} {reason}", object.name))

@@ -171,6 +171,30 @@ fn a_retry_after_an_unknown_outcome_may_find_its_own_work() {
     assert!(check(&without).found.contains_key("Refusal"), "nothing was there");
 }
 
+/// A compare-and-set that lost against a delete and is told so with 409, while nothing is there and long before anything is again, is
+/// right; one whose expectation still held is not.
+#[test]
+fn who_lost_against_a_delete_may_be_told_of_a_conflict() {
+    let book = |until: Micros| {
+        let mut book = Book::new(MAPS, Writers::Ours);
+        let request = || Request::Update { object: object("a"), value: "v2".into(), expected: Some(11) };
+        book.create((10, 20), "a", "v1", Outcome::Object(shown("a", 11, "v1")))
+            .event(20, EventKind::Added, shown("a", 11, "v1"))
+            .ask((30, until), request(), refused(409))
+            .ask(
+                (40, 50),
+                Request::Delete { object: object("a"), expected: None },
+                Outcome::Done { uid: "uid-a".into() },
+            )
+            .event(50, EventKind::Deleted, shown("a", 12, "v1"))
+            .create((100, 110), "a", "v3", Outcome::Object(Seen { uid: "uid-b".into(), ..shown("a", 13, "v3") }))
+            .event(110, EventKind::Added, Seen { uid: "uid-b".into(), ..shown("a", 13, "v3") });
+        book.history
+    };
+    assert_passes(&book(60));
+    assert!(!check(&book(35)).passed(), "the expectation held");
+}
+
 /// A watch shows a write of unknown outcome at once; a read begun long before, and ended after, may still not show it, and neither
 /// may one begun afterwards if nobody was answered: what a watch showed, and when, moves no floor (etcd #19998).
 #[test]
