@@ -1,6 +1,6 @@
 //! The judge: reads a [`History`] and says which promises were broken, by which requests, through which replica, at which revision.
 //!
-//! All changes that any watch showed are put together into one [`Replay`](replay::Replay); every request, list and watch is then held
+//! All changes that any watch showed are put together into one [`Replay`]; every request, list and watch is then held
 //! against it. Revisions give all writes one order, so that the question whether the history is linearizable is answered in n log n.
 //! It knows promises, and nothing of how a replica keeps them.
 
