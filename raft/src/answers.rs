@@ -41,6 +41,12 @@ impl Answers {
         Waiting { answers: Arc::clone(self), keys, outcomes }
     }
 
+    /// Requests whose outcome somebody waits for.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.lock().len()
+    }
+
     pub(crate) fn applied(&self, outcomes: &[RequestOutcome]) {
         let mut waiting = self.waiting.lock();
         if waiting.is_empty() {

@@ -1,14 +1,19 @@
 //! [`Applied`]: the edge of the applied state, shared between apply (one writer) and everybody who reads.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use quilt_proto::state::command::Kind;
 use quilt_proto::{Entry, Revision};
 use quilt_state::{Horizon, Store};
 
 use crate::host::watch;
+
+use crate::ballot::{Hash, MILESTONE};
+
+/// Milestones kept: at the pace of a busy control plane those of the last seconds.
+const MILESTONES_KEPT: usize = 16;
 
 /// How far apply has come. Published after the rows are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +36,8 @@ struct Current {
 pub(crate) struct Applied {
     current: RwLock<Current>,
     mark: watch::Sender<Mark>,
+    /// The last marks at which all replicas take note of their hash.
+    milestones: Mutex<VecDeque<(u64, Hash)>>,
     /// Held for reading by every read, for writing while a snapshot takes the state's place: rows of one state must
     /// not be judged by the horizon of the other.
     gate: RwLock<()>,
@@ -39,7 +46,13 @@ pub(crate) struct Applied {
 impl Applied {
     pub(crate) fn new(store: Arc<dyn Store>, horizon: Horizon, term: u64, hash: (u64, u64)) -> Self {
         let mark = watch::Sender::new(mark(&horizon, term, hash));
-        Self { current: RwLock::new(Current { store, horizon }), mark, gate: RwLock::new(()) }
+        let milestones = Mutex::default();
+        Self { current: RwLock::new(Current { store, horizon }), mark, milestones, gate: RwLock::new(()) }
+    }
+
+    /// The log entries at which this replica has taken note of its hash, the newest last.
+    pub(crate) fn milestones(&self) -> Vec<(u64, Hash)> {
+        self.milestones.lock().iter().copied().collect()
     }
 
     /// Keeps the state from being replaced while a read is on its way.
@@ -104,6 +117,13 @@ impl Applied {
     /// Entries up to `horizon` are written.
     pub(crate) fn publish(&self, horizon: Horizon, term: u64, hash: (u64, u64)) {
         let mark = mark(&horizon, term, hash);
+        if mark.index.is_multiple_of(MILESTONE) {
+            let mut milestones = self.milestones.lock();
+            milestones.push_back((mark.index, hash));
+            if milestones.len() > MILESTONES_KEPT {
+                milestones.pop_front();
+            }
+        }
         self.current.write().horizon = horizon;
         self.mark.send_replace(mark);
     }
@@ -111,6 +131,7 @@ impl Applied {
     /// A snapshot has replaced the whole state.
     pub(crate) fn replace(&self, store: Arc<dyn Store>, horizon: Horizon, term: u64, hash: (u64, u64)) {
         let mark = mark(&horizon, term, hash);
+        self.milestones.lock().clear();
         *self.current.write() = Current { store, horizon };
         self.mark.send_replace(mark);
     }

@@ -7,6 +7,8 @@ use openraft::type_config::TypeConfigExt;
 use crate::courier::Destination;
 use crate::host::watch;
 use crate::leadership::Leadership;
+use crate::rebuild::encode_members;
+use crate::snapshot::SnapshotHome;
 use crate::state_machine::Raft;
 use crate::transport::Peers;
 use crate::types::TypeConfig;
@@ -18,6 +20,7 @@ pub(crate) async fn follow(
     peers: Arc<Peers>,
     mut leadership: watch::Receiver<Leadership>,
     destination: Arc<watch::Sender<Destination>>,
+    snapshots: Arc<dyn SnapshotHome>,
 ) -> String {
     use openraft::async_runtime::Select2;
     use openraft::async_runtime::watch::WatchReceiver as _;
@@ -33,6 +36,13 @@ pub(crate) async fn follow(
             if members.as_ref() != Some(&metrics.membership_config) {
                 let nodes = metrics.membership_config.nodes();
                 peers.members(nodes.map(|(id, node)| (*id, node.addr.clone())));
+                let nodes = metrics.membership_config.nodes();
+                let noted = encode_members(nodes.map(|(id, node)| (*id, node.addr.as_str())));
+                if !noted.is_empty() {
+                    let snapshots = Arc::clone(&snapshots);
+                    // Nobody waits for it: it is looked at when the state is lost.
+                    drop(TypeConfig::spawn_blocking(move || snapshots.note_members(&noted)));
+                }
                 members = Some(Arc::clone(&metrics.membership_config));
             }
             let leader = metrics.current_leader.filter(|leader| *leader != id || held.is_some());

@@ -201,6 +201,15 @@ pub enum OpenError {
     /// The state or the log cannot be used.
     #[error("storage: {0}")]
     Storage(String),
+    /// The state is damaged, and nobody is known who could give another.
+    #[error(
+        "the state is damaged: {reason}. No peer is known to take another from: name the members, or restore a backup \
+         (docs/operate/recovery.md)"
+    )]
+    NoState {
+        /// What is damaged.
+        reason: String,
+    },
     /// Keys or certificates cannot be used.
     #[error("peer certificates: {0}")]
     Tls(String),

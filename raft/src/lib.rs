@@ -8,6 +8,7 @@
 mod admin;
 mod answers;
 mod applied;
+mod ballot;
 mod clock;
 mod codec;
 mod courier;
@@ -24,14 +25,17 @@ mod log_store;
 mod membership;
 mod proposer;
 mod read;
+mod rebuild;
 mod recovery;
 mod reign;
 mod replica;
 mod requests;
 mod retention;
+mod scan;
 mod service;
 mod settings;
 mod snapshot;
+mod space;
 mod state_machine;
 mod status;
 #[cfg(any(test, simulated))]
@@ -60,9 +64,11 @@ pub use hub::{Batch, EventStream};
 pub use leadership::{LeaderId, Leadership};
 pub use recovery::{Findings, NewEpoch, RecoveryError, epoch_at, examine, replay, restore};
 pub use replica::{Decision, DeletedRange, Options, Parts, Replica};
+pub use scan::{ScanPace, Scanned};
 pub use service::Handler;
 pub use settings::Timing;
 pub use snapshot::{SnapshotFailed, SnapshotHome, SnapshotSink, SnapshotSource, WantedFile};
+pub use space::DISK_RESERVE;
 pub use status::{Load, Member, Role, Status};
 #[cfg(not(simulated))]
 pub use transport::{Asking, answering, peer_name};

@@ -21,6 +21,7 @@ use crate::codec;
 use crate::host::watch;
 use crate::leadership::{LeaderId, Leadership};
 use crate::requests::Requests;
+use crate::space::{DISK_RESERVE, Space};
 use crate::state_machine::Raft;
 use crate::types::{TypeConfig, committed_leader};
 
@@ -66,7 +67,7 @@ const QUEUE_BYTES: &str = "QUEUE_BYTES_MAX";
 
 /// The limit a leader has named; one of a later release is known as the leader's queue.
 pub(crate) fn limit_named(name: &str) -> &'static str {
-    [QUEUE_COMMANDS, QUEUE_BYTES].into_iter().find(|known| *known == name).unwrap_or("the leader's queue")
+    [QUEUE_COMMANDS, QUEUE_BYTES, DISK_RESERVE].into_iter().find(|known| *known == name).unwrap_or("the leader's queue")
 }
 
 struct Item {
@@ -99,6 +100,7 @@ pub(crate) struct Proposer {
     queue: Mutex<Queue>,
     wake: Notify,
     leadership: watch::Receiver<Leadership>,
+    space: Space,
 }
 
 struct Proposal {
@@ -108,8 +110,8 @@ struct Proposal {
 }
 
 impl Proposer {
-    pub(crate) fn new(leadership: watch::Receiver<Leadership>) -> Self {
-        Self { queue: Mutex::default(), wake: Notify::new(), leadership }
+    pub(crate) fn new(leadership: watch::Receiver<Leadership>, space: Space) -> Self {
+        Self { queue: Mutex::default(), wake: Notify::new(), leadership, space }
     }
 
     fn leads(&self) -> Result<LeaderId, Refused> {
@@ -139,7 +141,7 @@ impl Proposer {
             } else if queue.bytes + bytes > QUEUE_BYTES_MAX {
                 Some(QUEUE_BYTES)
             } else {
-                None
+                self.space.admits(&txn).err()
             };
             if let Some(limit) = limit {
                 let shed = shed.get_or_insert_with(|| Shed { sequences: Vec::new(), limit });
@@ -179,6 +181,7 @@ impl Proposer {
         if self.leads()? != leader {
             return Err(Refused::NotLeader);
         }
+        self.space.admits(&txn).map_err(Refused::Overloaded)?;
         let bytes = txn.encoded_len() + 16;
         let mut queue = self.queue.lock();
         if queue.background_bytes + bytes > BACKGROUND_BYTES_MAX {
@@ -233,6 +236,12 @@ impl Proposer {
     /// Commands waiting to be proposed.
     pub(crate) fn waiting(&self) -> usize {
         self.queue.lock().items.len()
+    }
+
+    /// Requests queued or proposed.
+    #[cfg(test)]
+    pub(crate) fn known(&self) -> usize {
+        self.queue.lock().known.len()
     }
 
     fn take(&self, leader: LeaderId, requests: &Requests) -> Option<Proposal> {
@@ -365,7 +374,7 @@ mod tests {
 
     fn leading() -> (Proposer, watch::Sender<Leadership>) {
         let (sender, leadership) = watch::channel(Leadership::Leader(LEADER));
-        (Proposer::new(leadership), sender)
+        (Proposer::new(leadership, Space::default()), sender)
     }
 
     fn txn(bytes: usize) -> Txn {

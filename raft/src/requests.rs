@@ -142,6 +142,12 @@ impl Requests {
         !self.table.lock().open.is_empty()
     }
 
+    /// Requests that wait for an answer.
+    #[cfg(test)]
+    pub(crate) fn open(&self) -> usize {
+        self.table.lock().open.len()
+    }
+
     /// Takes a request in. `session` is the one the caller saw registered.
     pub(crate) fn begin(
         &self,

@@ -10,6 +10,7 @@ use quilt_state::{Store, persisted_position};
 use quilt_storage::LogEngine;
 
 use crate::admin::take_snapshot;
+use crate::space::{Room, Space};
 use crate::state_machine::Raft;
 use crate::types::TypeConfig;
 
@@ -25,6 +26,8 @@ pub(crate) struct Retention {
     pub(crate) store: Arc<dyn Store>,
     /// Bytes of log that always stay.
     pub(crate) keep_bytes: u64,
+    /// With little room on the disk, a quarter of that.
+    pub(crate) space: Space,
 }
 
 impl Retention {
@@ -32,9 +35,13 @@ impl Retention {
     pub(crate) async fn run(self) {
         loop {
             TypeConfig::sleep(INTERVAL).await;
+            let keep_bytes = match self.space.room() {
+                Room::Enough => self.keep_bytes,
+                Room::Low | Room::Out => self.keep_bytes / 4,
+            };
             // A quarter above what stays, so that a snapshot is made for a real gain.
-            if self.log.bytes() > self.keep_bytes.saturating_add(self.keep_bytes / 4)
-                && let Err(error) = self.cut(self.keep_bytes).await
+            if self.log.bytes() > keep_bytes.saturating_add(keep_bytes / 4)
+                && let Err(error) = self.cut(keep_bytes).await
             {
                 tracing::warn!(error, "the log was not cut");
             }

@@ -61,6 +61,13 @@ pub trait SnapshotSink: Send + Sync + 'static {
     /// # Errors
     /// It does not belong there, or cannot be written.
     fn write(&mut self, file: usize, offset: u64, piece: &[u8]) -> Result<(), SnapshotFailed>;
+    /// Reads all that has arrived, so that a damaged one is refused before it takes the place of anything.
+    ///
+    /// # Errors
+    /// It is not complete, or not what was announced.
+    fn verify(&mut self) -> Result<(), SnapshotFailed> {
+        Ok(())
+    }
     /// Puts it in the place of the state, as one step.
     ///
     /// # Errors
@@ -75,6 +82,32 @@ pub trait SnapshotHome: Send + Sync + 'static {
     /// # Errors
     /// The store failed, or nothing was applied yet.
     fn build(&self) -> Result<Arc<dyn SnapshotSource>, SnapshotFailed>;
+    /// What was found damaged in the state, if anything was: the replica does not go on with it.
+    fn damage(&self) -> Option<String> {
+        None
+    }
+    /// Says that the state is damaged.
+    fn condemn(&self, what: &str) {
+        tracing::error!(what, "the state is damaged");
+    }
+    /// As [`SnapshotHome::condemn`], when nobody knows since when: snapshots of it are of no use either.
+    fn distrust(&self, what: &str) {
+        self.condemn(what);
+    }
+    /// Why there is no state to begin with, if there is none.
+    fn missing(&self) -> Option<String> {
+        None
+    }
+    /// Bytes that are free on the disk, and all that it has; `None` when nothing is kept there.
+    fn space(&self) -> Option<(u64, u64)> {
+        None
+    }
+    /// The members last noted.
+    fn members(&self) -> Option<Bytes> {
+        None
+    }
+    /// Notes the members where they are found without the state. Failing costs nothing now.
+    fn note_members(&self, _members: &[u8]) {}
     /// The newest complete one.
     fn newest(&self) -> Option<Arc<dyn SnapshotSource>>;
     /// Begins to take one that another replica sends.
@@ -128,6 +161,10 @@ impl SnapshotSink for SnapshotReceiver {
         Self::write(self, file, offset, piece).map_err(failed)
     }
 
+    fn verify(&mut self) -> Result<(), SnapshotFailed> {
+        Self::verify(self).map_err(failed)
+    }
+
     fn install(self: Box<Self>) -> Result<(), SnapshotFailed> {
         Self::install(*self).map(drop).map_err(failed)
     }
@@ -136,6 +173,37 @@ impl SnapshotSink for SnapshotReceiver {
 impl SnapshotHome for Snapshots {
     fn build(&self) -> Result<Arc<dyn SnapshotSource>, SnapshotFailed> {
         Ok(Self::build(self).map_err(failed)?)
+    }
+
+    fn damage(&self) -> Option<String> {
+        Self::damage(self)
+    }
+
+    fn condemn(&self, what: &str) {
+        Self::condemn(self, what);
+    }
+
+    fn distrust(&self, what: &str) {
+        Self::distrust(self, what);
+    }
+
+    fn missing(&self) -> Option<String> {
+        Self::missing(self)
+    }
+
+    fn space(&self) -> Option<(u64, u64)> {
+        Self::space(self)
+    }
+
+    fn members(&self) -> Option<Bytes> {
+        let read = Self::members(self).inspect_err(|error| tracing::warn!(%error, "reading who the members are"));
+        read.ok().flatten()
+    }
+
+    fn note_members(&self, members: &[u8]) {
+        if let Err(error) = Self::note_members(self, members) {
+            tracing::warn!(%error, "noting who the members are");
+        }
     }
 
     fn newest(&self) -> Option<Arc<dyn SnapshotSource>> {

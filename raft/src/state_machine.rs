@@ -13,6 +13,7 @@ use quilt_state::{Machine, Payload, Position, Store};
 
 use crate::answers::Answers;
 use crate::applied::{Applied, Mark};
+use crate::ballot::MILESTONE;
 use crate::clock::Clock;
 use crate::codec;
 use crate::history::Written;
@@ -166,7 +167,8 @@ impl Applier {
             let _replacing = listeners.applied.replacing();
             sink.install().map_err(failed)?;
             let store = Arc::clone(self.machine.store());
-            self.machine = Machine::open(Arc::clone(&store)).map_err(failed)?;
+            let audit = Arc::clone(self.machine.audit());
+            self.machine = Machine::open(Arc::clone(&store)).map_err(failed)?.with_audit(audit);
             let horizon = self.machine.horizon();
             let term = self.machine.position().unwrap_or_default().term;
             listeners.clock.applied(horizon.cluster_time_ms);
@@ -198,8 +200,15 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     {
         let mut batches = entries.ready_chunks(BATCH_ENTRIES);
         while let Some(batch) = batches.next().await {
-            let batch = batch.into_iter().collect::<Result<Vec<_>, _>>()?;
-            self.apply_batch(batch).await?;
+            let mut batch = batch.into_iter().collect::<Result<Vec<_>, _>>()?;
+            // A batch ends with a milestone, so that every replica knows its hash there.
+            while let Some(at) = batch.iter().position(|(entry, _)| entry.log_id.index.is_multiple_of(MILESTONE)) {
+                let rest = batch.split_off(at + 1);
+                self.apply_batch(std::mem::replace(&mut batch, rest)).await?;
+            }
+            if !batch.is_empty() {
+                self.apply_batch(batch).await?;
+            }
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use quilt_proto::ReplicaId;
 
 use crate::clock::millis;
 use crate::leadership::Leadership;
+use crate::scan::Scanned;
 use crate::transport::PeerReport;
 use crate::types::Metrics;
 
@@ -101,6 +102,10 @@ pub struct Status {
     pub failures_tolerated: u64,
     /// Own requests and reads.
     pub load: Load,
+    /// What the last whole scan of the state found; `None` before the first.
+    pub scanned: Option<Scanned>,
+    /// What an operator should know at once, a sentence each.
+    pub alarms: Vec<String>,
     /// Why the replica has stopped, if it has.
     pub error: Option<String>,
 }

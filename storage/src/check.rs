@@ -5,13 +5,15 @@
 use std::path::{Path, PathBuf};
 
 use quilt_state::Family;
+use quilt_state::audit::audit;
 use rocksdb::{DB, IteratorMode, ReadOptions};
 
+use crate::damage::{self, Health};
 use crate::db::{self, Memory};
 use crate::home::{self, Home, HomeError};
-use crate::log::check_entries;
-use crate::snapshot::machine_state;
-use crate::state::cf;
+use crate::log::{Tail, check_entries, damage_in_manifest, damaged_at, inspect};
+use crate::snapshot::{self, io_error, machine_state};
+use crate::state::{RocksStore, cf};
 
 /// What a check found.
 #[derive(Debug, Default)]
@@ -36,6 +38,16 @@ pub fn check(dir: &Path) -> Result<Report, HomeError> {
         report.problems.push(format!("{} holds no data of a replica", dir.display()));
         return Ok(report);
     }
+    match inspect(&dir.join("log")) {
+        Ok(Tail::Whole) => {}
+        Ok(Tail::Torn(cut)) => {
+            tracing::info!(file = %cut.file.display(), at = cut.end, "the last write of the log is torn; a start cuts it off");
+        }
+        Ok(Tail::Damaged { file, at }) => {
+            report.problems.push(format!("log: {}", damaged_at(&file, at)));
+        }
+        Err(error) => report.problems.push(format!("log: {error}")),
+    }
     match db::open_log_read_only(&dir.join("log")) {
         Ok(db) => match check_entries(&db) {
             Ok(entries) => report.log_entries = entries,
@@ -44,6 +56,11 @@ pub fn check(dir: &Path) -> Result<Report, HomeError> {
         Err(error) => report.problems.push(format!("log: {error}")),
     }
     let state = current(dir);
+    for (what, database) in [("log", &dir.join("log")), ("state", &state)] {
+        if let Some(damage) = damage_in_manifest(database).map_err(io_error(database))? {
+            report.problems.push(format!("{what}: {damage}"));
+        }
+    }
     match machine_state(&state, &Memory::default()) {
         Ok(machine) => report.applied_index = machine.map_or(0, |machine| machine.applied_index),
         Err(error) => report.problems.push(format!("state: {error}")),
@@ -59,6 +76,19 @@ pub fn check(dir: &Path) -> Result<Report, HomeError> {
         }
         Err(error) => report.problems.push(format!("state: {error}")),
     }
+    if let Ok(db) = db::open_state_read_only(&state, &Memory::default()) {
+        // What does not read was named above.
+        if let Ok(audited) = audit(&RocksStore::new(db, Health::unkept()))
+            && !audited.fits()
+        {
+            let (found, kept) = (audited.found, audited.kept);
+            report.problems.push(format!("state: its rows have the hash {found}, and {kept} was kept"));
+        }
+    }
+    if let Some(why) = damage::marked(dir).map_err(io_error(dir))? {
+        report.problems.push(format!("state: found damaged while it was in use: {why}"));
+    }
+    report.problems.extend(snapshot::damaged_files(dir).map_err(io_error(dir))?);
     Ok(report)
 }
 

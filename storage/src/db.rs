@@ -56,8 +56,10 @@ pub(crate) fn marks(log: &DB) -> Result<&ColumnFamily, String> {
 /// Opens the database of the raft log.
 pub(crate) fn open_log(dir: &Path, memory: &Memory) -> Result<DB, rocksdb::Error> {
     let mut options = base();
-    options.create_if_missing(true);
-    options.create_missing_column_families(true);
+    // Its families are made with it: in one that is there, a missing family is damage, and with it the vote is gone.
+    let is_new = !dir.join("CURRENT").exists();
+    options.create_if_missing(is_new);
+    options.create_missing_column_families(is_new);
     // The marks are written out with the entries, or their few bytes would hold back the write-ahead log for ever.
     options.set_atomic_flush(true);
     // An unfinished last record is what a crash leaves and is cut off; a damaged record with others behind it is

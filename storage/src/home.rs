@@ -6,8 +6,11 @@
 //! log/            the raft log
 //! state/CURRENT   the name of the state in use
 //! state/<n>/      the state; any other number is a left-over and removed
+//! state/DAMAGED   why the state in use is not gone on with
 //! snapshots/<id>/ the newest snapshot
 //! incoming/       pieces of a snapshot on its way in
+//! members         who the members are, as last known
+//! damaged/        the state that was last found damaged
 //! ```
 //!
 //! Knows where things are, not what is in them.
@@ -21,11 +24,13 @@ use std::sync::Arc;
 use prost::Message;
 use quilt_proto::state::MachineState;
 use quilt_state::{Family, Store, StoreError};
+use rocksdb::{Cache, ErrorKind};
 
+use crate::damage::{self, Health};
 use crate::db::{self, Memory, Presence};
 use crate::files;
 use crate::format::{self, FormatError, Identity, Stored};
-use crate::log::{LogEngine, LogError, RocksLog};
+use crate::log::{LogEngine, LogError, RocksLog, damage_in_manifest};
 use crate::snapshot::{SnapshotError, Snapshots, io_error};
 use crate::state::{RocksStore, failed};
 
@@ -64,6 +69,17 @@ pub enum HomeError {
         dir: PathBuf,
         /// Its epoch.
         epoch: u64,
+    },
+    /// The state is damaged, and no other has taken its place yet.
+    #[error(
+        "the state in {dir} is damaged: {reason}; start the replica: it takes another from its peers as soon as one of them \
+         runs. Without peers see docs/operate/recovery.md"
+    )]
+    NoState {
+        /// The directory.
+        dir: PathBuf,
+        /// What is damaged.
+        reason: String,
     },
     /// Parts of the data are missing.
     #[error(
@@ -127,15 +143,35 @@ impl Home {
                 stored
             }
         };
-        let cache = db::block_cache(&memory);
-        let state_dir = current_state(dir, &log_dir)?;
-        let state = db::open_state(&state_dir, &memory, &cache, Presence::Create).map_err(failed)?;
-        let state = RocksStore::new(state);
+        // The log is made after the pointer: without a log this is a first start, perhaps the second try of one.
+        if !log_dir.exists() && !pointer(dir).exists() {
+            first_state(dir)?;
+        }
         files::create_dir(&log_dir).map_err(io_error(&log_dir))?;
         files::sync_dir(dir).map_err(io_error(dir))?;
         let log = Arc::new(RocksLog::open(&log_dir, &memory)?);
-        check_together(dir, &*log, &state)?;
-        let snapshots = Snapshots::open(dir, stored.clone(), memory, cache, state.clone())?;
+        let never_voted = log.vote().is_none() && log.bounds().last.is_none();
+        let presence = if never_voted { Presence::Create } else { Presence::Required };
+        let cache = db::block_cache(&memory);
+        let opening = Opening { dir, memory, cache, presence };
+        let (state, missing) = match opening.state()? {
+            Opened::Whole(state) => {
+                check_together(dir, &*log, &state)?;
+                (state, None)
+            }
+            // What was promised is forgotten as well: to come back under the same number would break it.
+            Opened::Lost(reason) if never_voted => return Err(HomeError::Damaged { dir: dir.into(), reason }),
+            Opened::Lost(why) => {
+                tracing::error!(why, "the state cannot be gone on with");
+                (opening.instead(&why)?, Some(why))
+            }
+        };
+        let lost = missing.is_some();
+        let Opening { memory, cache, .. } = opening;
+        let snapshots = Snapshots::open(dir, stored.clone(), memory, cache, state.clone(), missing)?;
+        if lost {
+            snapshots.restore_own(log.bounds().purged.map(|purged| purged.index))?;
+        }
         Ok(Self { log, state, snapshots, dir: dir.to_owned(), stored, _lock: lock })
     }
 
@@ -171,6 +207,23 @@ impl Home {
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.stored.epoch
+    }
+
+    /// What a tool that needs the state is told when there is none that can be gone on with.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn require_state(&self) -> Result<(), HomeError> {
+        match self.snapshots.missing() {
+            None => Ok(()),
+            Some(reason) => Err(HomeError::NoState { dir: self.dir.clone(), reason }),
+        }
+    }
+
+    /// Whether the state in a directory that is not in use was found damaged: the next start makes it anew.
+    #[must_use]
+    pub fn is_condemned(dir: &Path) -> bool {
+        damage::marked(dir).is_ok_and(|mark| mark.is_some())
     }
 
     /// The directory.
@@ -218,50 +271,96 @@ fn state_name(number: u64) -> String {
     format!("{number:010}")
 }
 
-/// The directory of the state in use. Removes what an interrupted install left.
-fn current_state(home: &Path, log_dir: &Path) -> Result<PathBuf, HomeError> {
-    let states = states(home);
-    files::create_dir(&states).map_err(io_error(&states))?;
-    let path = pointer(home);
-    let name = match files::read_if_present(&path).map_err(io_error(&path))? {
-        Some(content) => {
-            let name = String::from_utf8_lossy(&content).trim().to_owned();
-            if name.parse::<u64>().is_err() || !states.join(&name).is_dir() {
-                let reason = format!("state/CURRENT names {name:?}, which is not there");
-                return Err(HomeError::Damaged { dir: home.into(), reason });
-            }
-            name
-        }
-        // The log is made after the pointer: without a log this is a first start, perhaps the second try of one.
-        None if !log_dir.exists() => {
-            let name = state_name(1);
-            let dir = states.join(&name);
-            files::remove_dir(&dir).map_err(io_error(&dir))?;
-            files::create_dir(&dir).map_err(io_error(&dir))?;
-            point_to_state(home, &name).map_err(io_error(&path))?;
-            name
-        }
-        None => {
-            return Err(HomeError::Damaged { dir: home.into(), reason: "state/CURRENT is missing".into() });
-        }
-    };
-    for other in files::names(&states).map_err(io_error(&states))? {
-        let dir = states.join(&other);
-        if other != name && dir.is_dir() {
-            tracing::info!(dir = %dir.display(), "removing a state that is not in use");
-            files::remove_dir(&dir).map_err(io_error(&dir))?;
-        }
-    }
-    Ok(states.join(name))
+/// The state of a data directory as it was found.
+enum Opened {
+    Whole(RocksStore),
+    /// It is damaged, or not there; why.
+    Lost(String),
 }
 
-/// The directory of a first state, which the caller makes.
+/// How the state is opened.
+struct Opening<'a> {
+    dir: &'a Path,
+    memory: Memory,
+    cache: Cache,
+    presence: Presence,
+}
+
+impl Opening<'_> {
+    /// Opens the state in use, and removes what an interrupted install left beside it. Without one nothing is removed.
+    fn state(&self) -> Result<Opened, HomeError> {
+        let states = states(self.dir);
+        files::create_dir(&states).map_err(io_error(&states))?;
+        if let Some(why) = damage::marked(self.dir).map_err(io_error(&states))? {
+            return Ok(Opened::Lost(why));
+        }
+        let path = pointer(self.dir);
+        let Some(content) = files::read_if_present(&path).map_err(io_error(&path))? else {
+            return Ok(Opened::Lost("state/CURRENT is missing".into()));
+        };
+        let name = String::from_utf8_lossy(&content).trim().to_owned();
+        if name.parse::<u64>().is_err() || !states.join(&name).is_dir() {
+            return Ok(Opened::Lost(format!("state/CURRENT names {name:?}, which is not there")));
+        }
+        let state = states.join(&name);
+        if let Some(damage) = damage_in_manifest(&state).map_err(io_error(&state))? {
+            return Ok(Opened::Lost(damage));
+        }
+        let db = match db::open_state(&state, &self.memory, &self.cache, self.presence) {
+            Ok(db) => db,
+            Err(error) if is_lost(&error) => {
+                return Ok(Opened::Lost(format!("{} does not open: {error}", state.display())));
+            }
+            Err(error) => return Err(failed(error).into()),
+        };
+        let store = RocksStore::new(db, Health::of(self.dir));
+        // Read here, where damage in it only means that there is another state to take.
+        let machine = store.get(Family::Meta, quilt_state::row::MACHINE).map(Option::unwrap_or_default);
+        match machine.map(MachineState::decode) {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Ok(Opened::Lost(format!("the machine's row does not decode: {error}"))),
+            Err(error) => return Ok(Opened::Lost(error.to_string())),
+        }
+        for other in files::names(&states).map_err(io_error(&states))? {
+            let dir = states.join(&other);
+            if other != name && dir.is_dir() {
+                tracing::info!(dir = %dir.display(), "removing a state that is not in use");
+                files::remove_dir(&dir).map_err(io_error(&dir))?;
+            }
+        }
+        Ok(Opened::Whole(store))
+    }
+
+    /// Sets a lost state aside and opens an empty one that no start takes for the state: something to put another in the
+    /// place of.
+    fn instead(&self, why: &str) -> Result<RocksStore, HomeError> {
+        let states = states(self.dir);
+        damage::mark(self.dir, why).map_err(io_error(&states))?;
+        if let Some(aside) = damage::set_aside(self.dir).map_err(io_error(&states))? {
+            tracing::warn!(dir = %aside.display(), "the damaged state is kept there until the next one, or until it is removed");
+        }
+        let (_, empty) = next_state(self.dir).map_err(io_error(&states))?;
+        files::create_dir(&empty).map_err(io_error(&empty))?;
+        let db = db::open_state(&empty, &self.memory, &self.cache, Presence::Create).map_err(failed)?;
+        Ok(RocksStore::new(db, Health::of(self.dir)))
+    }
+}
+
+/// Whether the files of a database are not whole. A full disk, a missing right or another process are something else.
+fn is_lost(error: &rocksdb::Error) -> bool {
+    error.kind() == ErrorKind::InvalidArgument || damage::is_damage(error)
+}
+
+/// The directory of a first state, empty.
 pub(crate) fn first_state(home: &Path) -> Result<PathBuf, HomeError> {
     let states = states(home);
     files::create_dir(&states).map_err(io_error(&states))?;
     let name = state_name(1);
+    let dir = states.join(&name);
+    files::remove_dir(&dir).map_err(io_error(&dir))?;
+    files::create_dir(&dir).map_err(io_error(&dir))?;
     point_to_state(home, &name).map_err(io_error(&states))?;
-    Ok(states.join(name))
+    Ok(dir)
 }
 
 /// Name and directory for a state that is to replace the one in use.

@@ -10,6 +10,7 @@
 
 mod archive;
 mod check;
+mod damage;
 mod db;
 mod family;
 mod files;

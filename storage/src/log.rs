@@ -15,6 +15,7 @@ mod view;
 mod writer;
 
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,6 +25,7 @@ pub use memory::MemoryLog;
 pub use quilt_state::Position as LogPosition;
 pub use rocks::RocksLog;
 pub(crate) use rocks::check_entries;
+pub(crate) use torn::{Tail, damage_in_manifest, damaged_at, inspect};
 
 /// One entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +106,17 @@ pub enum LogError {
         /// Which record.
         what: String,
         /// What does not fit.
+        reason: String,
+    },
+    /// What is stored cannot be relied on: the replica may have voted for or acknowledged what it does not hold any more.
+    #[error(
+        "the log in {dir} is damaged: {reason}. This replica may have promised what it does not hold any more, so it stays \
+         out: remove it, and let an empty directory join under a new number (docs/operate/recovery.md)"
+    )]
+    Lost {
+        /// Where the log is.
+        dir: PathBuf,
+        /// What is damaged.
         reason: String,
     },
     /// The database could not be read.

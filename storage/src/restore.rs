@@ -10,6 +10,7 @@ use bytes::Bytes;
 use quilt_state::{Refounded, Refounding, Store, invariant, refound};
 
 use crate::archive;
+use crate::damage::Health;
 use crate::db::{self, Memory, Presence};
 use crate::files;
 use crate::format::{self, Identity, Stored};
@@ -56,7 +57,7 @@ fn unpacked(backup: &Path, dir: &Path) -> Result<(Manifest, RocksStore), HomeErr
         }));
     }
     let db = db::open_state(dir, &memory, &db::block_cache(&memory), Presence::Required).map_err(failed)?;
-    Ok((manifest, RocksStore::new(db)))
+    Ok((manifest, RocksStore::new(db, Health::unkept())))
 }
 
 /// A replica of a restored control plane.

@@ -32,6 +32,8 @@ use crate::format::Stored;
 use crate::state::{RocksStore, row};
 
 const MANIFEST: &str = "manifest";
+/// The members last noted, in the data directory.
+const MEMBERS: &str = "members";
 const DATA: &str = "data";
 /// Ending of a snapshot that is being put together.
 const UNFINISHED: &str = ".unfinished";
@@ -165,6 +167,8 @@ pub(crate) struct Shared {
     pub(crate) cache: SharedCache,
     pub(crate) store: RocksStore,
     newest: Mutex<Option<Arc<Snapshot>>>,
+    /// Why there is no state.
+    pub(crate) missing: Mutex<Option<String>>,
     /// One build at a time.
     building: Mutex<()>,
     /// The transfer that may write into the staging directory.
@@ -200,6 +204,7 @@ impl Snapshots {
         memory: Memory,
         cache: Cache,
         store: RocksStore,
+        missing: Option<String>,
     ) -> Result<Self, SnapshotError> {
         for dir in [kept(home), staging(home)] {
             files::create_dir(&dir).map_err(io_error(&dir))?;
@@ -218,6 +223,7 @@ impl Snapshots {
                 cache: SharedCache(cache),
                 store,
                 newest: Mutex::new(newest.map(Arc::new)),
+                missing: Mutex::new(missing),
                 building: Mutex::new(()),
                 transfer: Mutex::new(()),
                 transfers: AtomicU64::new(0),
@@ -302,6 +308,92 @@ impl Snapshots {
         Ok(snapshot)
     }
 
+    /// What was found damaged in the state, if anything was. Such a state is not gone on with; the next start makes it anew.
+    #[must_use]
+    pub fn damage(&self) -> Option<String> {
+        self.shared.store.health().damage()
+    }
+
+    /// The state is not what it should be, by the judgement of somebody who compared it.
+    pub fn condemn(&self, what: &str) {
+        self.shared.store.health().condemn(what);
+    }
+
+    /// As [`Snapshots::condemn`], when nobody knows since when: what this replica has kept is given up as well.
+    pub fn distrust(&self, what: &str) {
+        self.condemn(what);
+        if let Some(own) = self.shared.newest.lock().take() {
+            own.replaced.store(true, Ordering::Release);
+        }
+    }
+
+    /// Why there is no state to begin with, if there is none: one has to be taken from another replica.
+    #[must_use]
+    pub fn missing(&self) -> Option<String> {
+        self.shared.missing.lock().clone()
+    }
+
+    /// Bytes that are free on the disk of the data directory, and all that it has.
+    #[must_use]
+    pub fn space(&self) -> Option<(u64, u64)> {
+        let of = rustix::fs::statvfs(&self.shared.home).ok()?;
+        Some((of.f_bavail.saturating_mul(of.f_frsize), of.f_blocks.saturating_mul(of.f_frsize)))
+    }
+
+    /// The members last noted, opaque here.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn members(&self) -> Result<Option<Bytes>, SnapshotError> {
+        let path = self.shared.home.join(MEMBERS);
+        Ok(files::read_if_present(&path).map_err(io_error(&path))?.map(Bytes::from))
+    }
+
+    /// Notes who the members are, where it is found without the state.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn note_members(&self, members: &[u8]) -> Result<(), SnapshotError> {
+        let path = self.shared.home.join(MEMBERS);
+        files::replace(&path, members).map_err(io_error(&path))
+    }
+
+    /// Makes the state anew from the newest snapshot of this replica, if that is whole and its log goes on from there.
+    /// A snapshot that does not serve is removed: its tables may be those of the damaged state.
+    pub(crate) fn restore_own(&self, purged_index: Option<u64>) -> Result<bool, SnapshotError> {
+        let Some(own) = self.newest() else { return Ok(false) };
+        let enough = purged_index.is_none_or(|purged| own.manifest.index >= purged);
+        let restored = if enough { self.place_own(&own) } else { Err(SnapshotError::Empty) };
+        match restored {
+            Ok(()) => {
+                tracing::warn!(index = own.manifest.index, "the state was made anew from this replica's own snapshot");
+                Ok(true)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "this replica's own snapshot cannot take the place of the state");
+                *self.shared.newest.lock() = None;
+                own.replaced.store(true, Ordering::Release);
+                Ok(false)
+            }
+        }
+    }
+
+    fn place_own(&self, own: &Snapshot) -> Result<(), SnapshotError> {
+        let data = own.dir.join(DATA);
+        for file in &own.manifest.files {
+            let path = data.join(&file.name);
+            let (found, _) = files::checksum(&path).map_err(io_error(&path))?;
+            if found != file.sha256 {
+                let (file, expected) = (file.name.clone(), file.checksum());
+                return Err(SnapshotError::Checksum { file, found: hex::encode(found), expected });
+            }
+        }
+        let (name, dir) = crate::home::next_state(&self.shared.home).map_err(io_error(&self.shared.home))?;
+        let beside = receive::Beside { manifest: &own.manifest, dir: &dir };
+        let opened = beside.place(|file| data.join(&file.name)).and_then(|()| beside.verify(&self.shared));
+        self.shared.take_over(opened, &name, &dir)
+    }
+
     /// Begins to take a snapshot that another replica sends. A transfer begun earlier ends.
     ///
     /// # Errors
@@ -322,6 +414,35 @@ pub(crate) fn machine_state(dir: &Path, memory: &Memory) -> Result<Option<Machin
     let Some(bytes) = row(&db, Family::Meta, quilt_state::row::MACHINE)? else { return Ok(None) };
     let machine = MachineState::decode(bytes);
     Ok(Some(machine.map_err(|error| StoreError(format!("the machine's row does not decode: {error}")))?))
+}
+
+/// Files of complete snapshots that are not what their manifest says, a sentence each. Changes nothing.
+pub(crate) fn damaged_files(home: &Path) -> io::Result<Vec<String>> {
+    let kept = kept(home);
+    let mut damaged = Vec::new();
+    if !kept.is_dir() {
+        return Ok(damaged);
+    }
+    for name in files::names(&kept)? {
+        let dir = kept.join(&name);
+        let Some(content) = files::read_if_present(&dir.join(MANIFEST))? else { continue };
+        let manifest = match Manifest::decode(&content) {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                damaged.push(format!("{}: {error}", dir.join(MANIFEST).display()));
+                continue;
+            }
+        };
+        for file in &manifest.files {
+            let path = dir.join(DATA).join(&file.name);
+            match files::checksum(&path) {
+                Ok((found, _)) if found == file.sha256 => {}
+                Ok(_) => damaged.push(format!("{} has another checksum than its manifest says", path.display())),
+                Err(error) => damaged.push(format!("{}: {error}", path.display())),
+            }
+        }
+    }
+    Ok(damaged)
 }
 
 /// Finds the newest complete snapshot and removes all others.

@@ -14,10 +14,13 @@ use quilt_state::{Batch, Family, Step, Store, StoreError};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{ColumnFamily, DB, FlushOptions, ReadOptions, ReadTier, WriteBatch, WriteOptions};
 
+use crate::damage::Health;
+
 /// The durable store of one replica. Clones share it.
 #[derive(Clone)]
 pub struct RocksStore {
     current: Arc<RwLock<Arc<DB>>>,
+    health: Health,
 }
 
 impl std::fmt::Debug for RocksStore {
@@ -27,8 +30,17 @@ impl std::fmt::Debug for RocksStore {
 }
 
 impl RocksStore {
-    pub(crate) fn new(db: DB) -> Self {
-        Self { current: Arc::new(RwLock::new(Arc::new(db))) }
+    pub(crate) fn new(db: DB, health: Health) -> Self {
+        Self { current: Arc::new(RwLock::new(Arc::new(db))), health }
+    }
+
+    /// What is known of damage.
+    pub(crate) const fn health(&self) -> &Health {
+        &self.health
+    }
+
+    fn failed(&self, family: Family, key: &[u8]) -> impl Fn(rocksdb::Error) -> StoreError {
+        move |error| self.health.failed(Some(family), key, &error)
     }
 
     /// The database of this moment. Held for one call only.
@@ -44,8 +56,41 @@ impl RocksStore {
     /// A copy of the state by hard links, in a directory that must not exist. Flushes first.
     pub(crate) fn checkpoint(&self, dir: &Path) -> Result<(), StoreError> {
         let db = self.db();
+        let failed = |error: rocksdb::Error| self.health.failed(None, &[], &error);
         let checkpoint = Checkpoint::new(&db).map_err(failed)?;
         checkpoint.create_checkpoint(dir).map_err(failed)
+    }
+
+    fn visit(
+        &self,
+        mut options: ReadOptions,
+        family: Family,
+        range: std::ops::Range<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Step,
+    ) -> Result<(), StoreError> {
+        let (from, to) = (range.start, range.end);
+        if from >= to {
+            return Ok(());
+        }
+        let db = self.db();
+        options.set_iterate_upper_bound(to);
+        // A range may hold many stems: filters by stem must not be asked whether it is worth reading.
+        options.set_total_order_seek(true);
+        let mut cursor = db.raw_iterator_cf_opt(cf(&db, family)?, options);
+        cursor.seek(from);
+        // Told in an error: damage lies at or behind the last row that was read.
+        let mut last = from.to_vec();
+        while let Some((key, value)) = cursor.item() {
+            last.clear();
+            last.extend_from_slice(key);
+            match visit(key, value) {
+                Step::Next => cursor.next(),
+                Step::Seek(key) => cursor.seek(key),
+                Step::Stop => return Ok(()),
+            }
+        }
+        // A cursor also becomes invalid when a block cannot be read or its checksum does not match.
+        cursor.status().map_err(self.failed(family, &last))
     }
 
     /// A number RocksDB keeps about itself, summed over the families: for metrics.
@@ -76,7 +121,9 @@ pub(crate) fn failed(error: rocksdb::Error) -> StoreError {
 
 impl Store for RocksStore {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        row(&self.db(), family, key)
+        let db = self.db();
+        let row = db.get_pinned_cf(cf(&db, family)?, key).map_err(self.failed(family, key))?;
+        Ok(row.map(|value| Bytes::copy_from_slice(&value)))
     }
 
     fn scan(
@@ -86,25 +133,19 @@ impl Store for RocksStore {
         to: &[u8],
         visit: &mut dyn FnMut(&[u8], &[u8]) -> Step,
     ) -> Result<(), StoreError> {
-        if from >= to {
-            return Ok(());
-        }
-        let db = self.db();
+        self.visit(ReadOptions::default(), family, from..to, visit)
+    }
+
+    fn read_through(
+        &self,
+        family: Family,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Step,
+    ) -> Result<(), StoreError> {
         let mut options = ReadOptions::default();
-        options.set_iterate_upper_bound(to);
-        // A range may hold many stems: filters by stem must not be asked whether it is worth reading.
-        options.set_total_order_seek(true);
-        let mut cursor = db.raw_iterator_cf_opt(cf(&db, family)?, options);
-        cursor.seek(from);
-        while let Some((key, value)) = cursor.item() {
-            match visit(key, value) {
-                Step::Next => cursor.next(),
-                Step::Seek(key) => cursor.seek(key),
-                Step::Stop => return Ok(()),
-            }
-        }
-        // A cursor also becomes invalid when a block cannot be read or its checksum does not match.
-        cursor.status().map_err(failed)
+        options.fill_cache(false);
+        self.visit(options, family, from..to, visit)
     }
 
     fn first_version(&self, places: &[Bytes], visit: &mut dyn FnMut(usize, &[u8]) -> Step) -> Result<(), StoreError> {
@@ -127,7 +168,7 @@ impl Store for RocksStore {
                 }
                 Some(_) => {}
                 // Behind the last row, or at a block that cannot be read.
-                None => cursor.status().map_err(failed)?,
+                None => cursor.status().map_err(self.failed(Family::Versions, place))?,
             }
         }
         Ok(())
@@ -151,7 +192,7 @@ impl Store for RocksStore {
         }
         let mut options = WriteOptions::default();
         options.disable_wal(true);
-        db.write_opt(rows, &options).map_err(failed)
+        db.write_opt(rows, &options).map_err(|error| self.health.failed(None, &[], &error))
     }
 
     fn flush(&self) -> Result<(), StoreError> {
@@ -162,14 +203,14 @@ impl Store for RocksStore {
         }
         let mut options = FlushOptions::default();
         options.set_wait(true);
-        db.flush_cfs_opt(&families, &options).map_err(failed)
+        db.flush_cfs_opt(&families, &options).map_err(|error| self.health.failed(None, &[], &error))
     }
 
     fn persisted(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let db = self.db();
         let mut options = ReadOptions::default();
         options.set_read_tier(ReadTier::Persisted);
-        let row = db.get_pinned_cf_opt(cf(&db, family)?, key, &options).map_err(failed)?;
+        let row = db.get_pinned_cf_opt(cf(&db, family)?, key, &options).map_err(self.failed(family, key))?;
         Ok(row.map(|value| Bytes::copy_from_slice(&value)))
     }
 }

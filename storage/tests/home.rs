@@ -30,7 +30,12 @@ fn apply(home: &Home, index: u64, rows: std::ops::Range<u64>) {
         batch.put(Family::Versions, row.to_be_bytes().to_vec(), format!("row {row} of {index}").repeat(20));
         batch.put(Family::Changes, row.to_be_bytes().to_vec(), "change");
     }
+    home.state.write(&batch).unwrap();
+    let mut batch = Batch::default();
+    let (hash_high, hash_low) = quilt_state::audit::audit(&home.state).unwrap().found.halves();
     let machine = MachineState {
+        hash_high,
+        hash_low,
         revision: index * 10,
         applied_index: index,
         applied_term: 1,
@@ -242,11 +247,11 @@ fn refusals() {
     std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o700)).unwrap();
 
     let pointer = data.join("state/CURRENT");
-    let content = std::fs::read(&pointer).unwrap();
     std::fs::remove_file(&pointer).unwrap();
-    assert!(matches!(Home::open(&data, identity(1)), Err(HomeError::Damaged { .. })));
-    std::fs::write(&pointer, content).unwrap();
-    assert_eq!(applied(&open(&data)), 1);
+    let home = open(&data);
+    assert!(home.snapshots.missing().is_some_and(|why| why.contains("CURRENT")));
+    assert_eq!(home.log.bounds().last.map(|last| last.index), Some(1), "the log is as it was");
+    drop(home);
 
     std::fs::remove_file(data.join("identity")).unwrap();
     assert!(matches!(Home::open(&data, identity(1)), Err(HomeError::Damaged { .. })));
@@ -423,6 +428,63 @@ fn half_done_work_is_cleaned_up() {
     assert_eq!(names(&dir.path().join("incoming")), [""; 0]);
     assert_eq!(names(&dir.path().join("snapshots")), ["00000000000000000005-0000000001-0"]);
     assert_eq!(home.snapshots.newest().unwrap().manifest().index, 5);
+}
+
+/// Killed at any point of sending or installing, a receiver opens with the old state or with the new one, whole, and the
+/// next attempt sends only what has not arrived.
+#[test]
+fn a_kill_at_any_step_of_a_transfer_is_harmless() {
+    let (one, two, three) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let leader = open(one.path());
+    apply(&leader, 7, 0..400);
+    let snapshot = leader.snapshots.build().unwrap();
+    let follower = Home::open(two.path(), identity(2)).unwrap();
+    apply(&follower, 3, 0..10);
+    follower.state.flush().unwrap();
+    let (old, new) = (rows(&follower), rows(&leader));
+    let after_kill = |dir: &Path| {
+        let home = Home::open(dir, identity(2)).unwrap();
+        assert_eq!(home.snapshots.missing(), None);
+        let (found, index) = (rows(&home), applied(&home));
+        assert!((found == old && index == 3) || (found == new && index == 7), "neither state: {index}");
+        let mut again = home.snapshots.receive(snapshot.manifest().clone()).unwrap();
+        let sent = send(&snapshot, &mut again);
+        again.install().unwrap();
+        assert_eq!(rows(&home), new);
+        (index, sent)
+    };
+    let kill = |step: &str| {
+        let copy = three.path().join(step);
+        copy_tree(two.path(), &copy);
+        copy
+    };
+    let mut receiver = follower.snapshots.receive(snapshot.manifest().clone()).unwrap();
+    // After each piece of each file.
+    let mut killed = 0;
+    for wanted in receiver.wanted().unwrap() {
+        let size = snapshot.manifest().files[wanted.file].size;
+        for offset in (0..size).step_by(16_000) {
+            receiver.write(wanted.file, offset, &snapshot.read(wanted.file, offset, 16_000).unwrap()).unwrap();
+            assert_eq!(after_kill(&kill(&format!("piece {killed}"))).0, 3);
+            killed += 1;
+        }
+    }
+    assert!(killed > 3, "{killed} pieces");
+    // In the middle of the install: read beside the state, the state taken over, everything removed.
+    receiver.verify().unwrap();
+    assert_eq!(after_kill(&kill("verified")).0, 3);
+    let verified = kill("pointed");
+    receiver.install().unwrap();
+    let installed = kill("installed");
+    assert_eq!(after_kill(&kill("all done")).0, 7);
+    // The new state is pointed to, and nothing of what comes behind that was done.
+    std::fs::copy(installed.join("state/CURRENT"), verified.join("state/CURRENT")).unwrap();
+    let unfinished = verified.join("snapshots/received.unfinished/data");
+    std::fs::create_dir_all(&unfinished).unwrap();
+    assert_eq!(after_kill(&verified).0, 7);
+    let left: Vec<_> = std::fs::read_dir(verified.join("state")).unwrap().flatten().collect();
+    assert_eq!(left.len(), 2, "CURRENT and one state: {left:?}");
+    assert!(!unfinished.exists(), "a half-kept snapshot is removed");
 }
 
 /// A newer snapshot replaces an older one, whose files stay while somebody still sends them.

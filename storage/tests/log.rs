@@ -253,7 +253,7 @@ fn damage_in_the_middle() {
     let middle = content.len() / 2;
     content[middle] ^= 1;
     std::fs::write(&path, &content).unwrap();
-    assert!(matches!(RocksLog::open(copy.path(), &Memory::default()), Err(LogError::Open(_))));
+    assert!(matches!(RocksLog::open(copy.path(), &Memory::default()), Err(LogError::Lost { .. })));
     assert_eq!(std::fs::read(&path).unwrap(), content, "nothing was cut off");
 }
 

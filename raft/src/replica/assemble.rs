@@ -23,12 +23,16 @@ use crate::log_store::LogStore;
 use crate::membership::Membership;
 use crate::proposer::Proposer;
 use crate::read::ReadIndex;
+use crate::rebuild;
 use crate::requests::Requests;
 use crate::retention::Retention;
+use crate::scan::Scan;
 use crate::service::{Handler, Services};
 use crate::settings;
+use crate::snapshot::SnapshotHome;
+use crate::space::Space;
 use crate::state_machine::{Listeners, Raft, StateMachine};
-use crate::transport::{self, Dialer, Network, Peers, Service, Tls, TransportOptions};
+use crate::transport::{self, Dialer, Network, Peers, Service, Tls, Touch, TransportOptions};
 use crate::types::TypeConfig;
 
 pub(super) async fn assemble(
@@ -42,15 +46,6 @@ pub(super) async fn assemble(
     let (control, apart) = (threads.control(), threads.apart());
     let storage = |error: &dyn std::fmt::Display| OpenError::Storage(error.to_string());
     let config = settings::config(&options.cluster, options.timing)?;
-    let machine: Machine<dyn Store> = Machine::open(Arc::clone(&store)).map_err(|error| storage(&error))?;
-    let horizon = machine.horizon();
-    let term = machine.position().unwrap_or_default().term;
-    let clock = Arc::new(Clock::new(horizon.cluster_time_ms));
-    let hash = machine.hash().halves();
-    let applied = Arc::new(Applied::new(Arc::clone(&store), horizon, term, hash));
-    let hub = Arc::new(Hub::new(Arc::clone(&applied), options.event_ring_bytes));
-    let requests = Arc::new(Requests::new(applied.mark()));
-    let answers = Arc::new(Answers::default());
     let (resets, reset) = mpsc::unbounded_channel();
     let (dialer, listening) = match transport {
         None => (None, None),
@@ -70,6 +65,17 @@ pub(super) async fn assemble(
     };
     let tls = listening.as_ref().map(|(_, tls)| Arc::clone(tls));
     let peers = Arc::new(Peers::new(dialer));
+    let given = options.peers.iter().map(|(id, address)| (id.0, address.clone())).collect();
+    rebuild::ensure_state(id, &given, &peers, &log, &snapshots).await?;
+    let machine: Machine<dyn Store> = Machine::open(Arc::clone(&store)).map_err(|error| storage(&error))?;
+    let horizon = machine.horizon();
+    let term = machine.position().unwrap_or_default().term;
+    let clock = Arc::new(Clock::new(horizon.cluster_time_ms));
+    let hash = machine.hash().halves();
+    let applied = Arc::new(Applied::new(Arc::clone(&store), horizon, term, hash));
+    let hub = Arc::new(Hub::new(Arc::clone(&applied), options.event_ring_bytes));
+    let requests = Arc::new(Requests::new(applied.mark()));
+    let answers = Arc::new(Answers::default());
     let written = Arc::new(Written::default());
     let listeners = Listeners {
         applied: Arc::clone(&applied),
@@ -79,6 +85,7 @@ pub(super) async fn assemble(
         clock: Arc::clone(&clock),
         written: Arc::clone(&written),
     };
+    let audit = Arc::clone(machine.audit());
     let state_machine = StateMachine::new(machine, Arc::clone(&snapshots), listeners);
     let log_store = LogStore::new(Arc::clone(&log));
     let network = Network { id, peers: Arc::clone(&peers), applied: Arc::clone(&applied) };
@@ -88,7 +95,9 @@ pub(super) async fn assemble(
     let leadership = Arc::new(watch::Sender::new(Leadership::Follower));
     let destination = Arc::new(watch::Sender::new(Destination::default()));
     let stopped = Arc::new(watch::Sender::new(None));
-    let proposer = Arc::new(Proposer::new(leadership.subscribe()));
+    let space = Space::default();
+    TypeConfig::spawn(space.clone().watch(Arc::clone(&snapshots), options.disk_reserve_bytes));
+    let proposer = Arc::new(Proposer::new(leadership.subscribe(), space.clone()));
     let reads = Arc::new(ReadIndex::new(id, Arc::clone(&applied)));
     let services = Arc::new(Services::new(id, leadership.subscribe(), destination.subscribe(), Arc::clone(&peers)));
     {
@@ -121,6 +130,7 @@ pub(super) async fn assemble(
         log: Arc::clone(&log),
         store: Arc::clone(&store),
         keep_bytes: options.log_keep_bytes,
+        space: space.clone(),
     };
     TypeConfig::spawn(retention.clone().run());
     let courier = Courier {
@@ -140,6 +150,7 @@ pub(super) async fn assemble(
             Arc::clone(&peers),
             leadership.subscribe(),
             Arc::clone(&destination),
+            Arc::clone(&snapshots),
         );
         let (stopped, requests, hub, reads) =
             (Arc::clone(&stopped), Arc::clone(&requests), Arc::clone(&hub), Arc::clone(&reads));
@@ -148,10 +159,42 @@ pub(super) async fn assemble(
             stop(&stopped, &requests, &hub, &reads, &reason);
         });
     }
+    {
+        let (raft, snapshots) = (raft.clone(), Arc::clone(&snapshots));
+        let (stopped, requests, hub, reads) =
+            (Arc::clone(&stopped), Arc::clone(&requests), Arc::clone(&hub), Arc::clone(&reads));
+        TypeConfig::spawn(async move {
+            let what = damaged(&snapshots, &stopped).await;
+            if let Some(what) = what {
+                stop(&stopped, &requests, &hub, &reads, &format!("the state is damaged: {what}"));
+                // Whoever is asked now would be answered from that state.
+                if let Err(error) = raft.shutdown().await {
+                    tracing::error!(%error, "ending agreement over a damaged state");
+                }
+            }
+        });
+    }
+    let scanned = Arc::default();
+    let scan = Scan {
+        applied: Arc::clone(&applied),
+        audit,
+        snapshots: Arc::clone(&snapshots),
+        pace: options.scan,
+        last: Arc::clone(&scanned),
+    };
+    TypeConfig::spawn(scan.run());
+    let alarms = Arc::default();
     let about = Arc::default();
     if let Some((listener, tls)) = listening {
         TypeConfig::spawn(transport::stand_when_reset(raft.clone(), Arc::clone(&peers), lease, reset));
-        TypeConfig::spawn(transport::keep_in_touch(Arc::clone(&peers), Arc::clone(&applied)));
+        let touch = Touch {
+            id,
+            peers: Arc::clone(&peers),
+            applied: Arc::clone(&applied),
+            snapshots: Arc::clone(&snapshots),
+            alarms: Arc::clone(&alarms),
+        };
+        TypeConfig::spawn(transport::keep_in_touch(touch));
         let service = Service {
             id: options.id,
             cluster: options.cluster.clone(),
@@ -195,6 +238,9 @@ pub(super) async fn assemble(
         services,
         peers,
         about,
+        scanned,
+        alarms,
+        space,
         tls,
         retention,
         leadership: leadership.subscribe(),
@@ -204,4 +250,20 @@ pub(super) async fn assemble(
         control,
         options,
     })
+}
+
+/// How often it is looked whether the state was found damaged.
+const DAMAGE_LOOK: Duration = Duration::from_millis(250);
+
+/// Waits until the state is found damaged, and says what is; `None` when the replica stops for another reason.
+async fn damaged(snapshots: &Arc<dyn SnapshotHome>, stopped: &watch::Sender<Option<String>>) -> Option<String> {
+    loop {
+        if let Some(what) = snapshots.damage() {
+            return Some(what);
+        }
+        if stopped.borrow().is_some() {
+            return None;
+        }
+        TypeConfig::sleep(DAMAGE_LOOK).await;
+    }
 }

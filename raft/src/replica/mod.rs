@@ -2,6 +2,8 @@
 
 mod assemble;
 mod decision;
+#[cfg(test)]
+mod leaks;
 mod options;
 #[cfg(test)]
 mod tests;
@@ -32,7 +34,9 @@ use crate::proposer::{Proposer, Refused};
 use crate::read::ReadIndex;
 use crate::requests::{Answer, Requests};
 use crate::retention::Retention;
+use crate::scan::Scanned;
 use crate::service::{Handler, Services};
+use crate::space::{Room, Space};
 use crate::state_machine::Raft;
 use crate::status::{self, Load, Status};
 use crate::transport::{PeerIdentity, PeerReport, Peers, Tls, TransportOptions};
@@ -65,6 +69,9 @@ struct Inner {
     services: Arc<Services>,
     peers: Arc<Peers>,
     about: Arc<RwLock<Bytes>>,
+    scanned: Arc<parking_lot::Mutex<Option<Scanned>>>,
+    alarms: Arc<parking_lot::Mutex<Vec<String>>>,
+    space: Space,
     tls: Option<Arc<Tls>>,
     retention: Retention,
     leadership: watch::Receiver<Leadership>,
@@ -252,6 +259,17 @@ impl Replica {
         self.inner.hub.watch(prefix, from)
     }
 
+    fn alarms(&self) -> Vec<String> {
+        let mut alarms = self.inner.alarms.lock().clone();
+        let id = self.inner.options.id;
+        match self.inner.space.room() {
+            Room::Enough => {}
+            Room::Low => alarms.push(format!("the disk of replica {id} is nearly full: no new objects while it leads")),
+            Room::Out => alarms.push(format!("the disk of replica {id} is full: only deletions while it leads")),
+        }
+        alarms
+    }
+
     /// One truthful picture of this replica.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -292,6 +310,8 @@ impl Replica {
                 watched_prefixes: inner.hub.prefixes(),
                 log_syncs: inner.log.syncs(),
             },
+            scanned: inner.scanned.lock().clone(),
+            alarms: self.alarms(),
             error,
         }
     }

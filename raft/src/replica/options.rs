@@ -1,5 +1,6 @@
 //! What a replica is opened with: who it is, how it behaves, what it keeps its data in.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use quilt_proto::ReplicaId;
 use quilt_state::{MemoryStore, Store};
 use quilt_storage::{LogEngine, MemoryLog};
 
+use crate::scan::ScanPace;
 use crate::settings::Timing;
 use crate::snapshot::{MemorySnapshots, SnapshotHome};
 
@@ -29,6 +31,12 @@ pub struct Options {
     pub history_budget_bytes: u64,
     /// Bytes of log that stay for peers that were away.
     pub log_keep_bytes: u64,
+    /// Bytes of the disk that are kept free: below, new objects are refused. Of a small disk no more than a twentieth.
+    pub disk_reserve_bytes: u64,
+    /// Peers as they were configured: who is asked for a state when the own one is lost and no members were noted.
+    pub peers: BTreeMap<ReplicaId, String>,
+    /// How fast, and how often, the whole state is read and compared with its hash.
+    pub scan: ScanPace,
 }
 
 impl Options {
@@ -44,6 +52,9 @@ impl Options {
             history_window: Duration::from_secs(600),
             history_budget_bytes: 1 << 30,
             log_keep_bytes: 256 << 20,
+            disk_reserve_bytes: 256 << 20,
+            peers: BTreeMap::new(),
+            scan: ScanPace::default(),
         }
     }
 }

@@ -51,3 +51,75 @@ async fn an_expired_request_is_never_applied() {
     assert!(expired || answer == Answer::NotApplied, "{answer:?}");
     assert_eq!(inner.applied.mark().revision, revision);
 }
+
+/// A disk of which the test says how full it is.
+struct Disk {
+    inner: Arc<dyn crate::snapshot::SnapshotHome>,
+    free: std::sync::atomic::AtomicU64,
+}
+
+impl crate::snapshot::SnapshotHome for Disk {
+    fn build(&self) -> Result<Arc<dyn crate::snapshot::SnapshotSource>, crate::snapshot::SnapshotFailed> {
+        self.inner.build()
+    }
+
+    fn newest(&self) -> Option<Arc<dyn crate::snapshot::SnapshotSource>> {
+        self.inner.newest()
+    }
+
+    fn receive(
+        &self,
+        manifest: &[u8],
+    ) -> Result<Box<dyn crate::snapshot::SnapshotSink>, crate::snapshot::SnapshotFailed> {
+        self.inner.receive(manifest)
+    }
+
+    fn space(&self) -> Option<(u64, u64)> {
+        Some((self.free.load(std::sync::atomic::Ordering::Relaxed), 1 << 40))
+    }
+}
+
+/// On a full disk nothing new is taken and the refusal names the limit; what is there is read, changed while there is some
+/// room, and deleted always. With room again everything goes on by itself.
+#[tokio::test]
+async fn a_full_disk_refuses_growth_only() {
+    let parts = Parts::memory();
+    let disk = Arc::new(Disk { inner: Arc::clone(&parts.snapshots), free: (1 << 40).into() });
+    let parts = Parts { snapshots: disk.clone(), ..parts };
+    let options = Options { disk_reserve_bytes: 1_000, ..Options::new(ReplicaId(1), "memory") };
+    let replica = Replica::open(options, parts, None).await.expect("opens");
+    replica.admin().initialize(BTreeMap::from([(ReplicaId(1), String::new())])).await.expect("founded");
+    replica.ready().wait_for(|ready| *ready).await.expect("gets ready");
+    let deadline = Duration::from_secs(10);
+    let key = |name: &str| Key::new("default", "", "configmaps", "default", name).expect("valid");
+    let create = |name: &str| Txn::new(vec![quilt_proto::Compare::absent(&key(name))], vec![Op::put(&key(name), "v")]);
+    let update = || Txn::new(vec![quilt_proto::Compare::exists(&key("a"))], vec![Op::put(&key("a"), "w")]);
+    let delete = |name: &str| Txn::new(vec![], vec![Op::delete(&key(name))]);
+    let until = async |free: u64, alarms: usize| {
+        disk.free.store(free, std::sync::atomic::Ordering::Relaxed);
+        while replica.status().alarms.len() != alarms {
+            TypeConfig::sleep(Duration::from_millis(20)).await;
+        }
+        // Low and out are one alarm: the next look tells them apart.
+        TypeConfig::sleep(Duration::from_millis(1_200)).await;
+    };
+    let refused = Err(ProposeError::Overloaded { limit: crate::DISK_RESERVE });
+    for name in ["a", "b", "c"] {
+        replica.propose(create(name), deadline).await.expect("there is room");
+    }
+
+    until(900, 1).await;
+    assert_eq!(replica.propose(create("d"), deadline).await, refused);
+    replica.propose(update(), deadline).await.expect("changes go on");
+    replica.propose(delete("b"), deadline).await.expect("deletions go on");
+
+    until(10, 1).await;
+    assert_eq!(replica.propose(create("d"), deadline).await, refused);
+    assert_eq!(replica.propose(update(), deadline).await, refused);
+    replica.propose(delete("c"), deadline).await.expect("deletions go on");
+    let view = replica.read(Consistency::Linearizable, deadline).await.expect("reads go on");
+    assert!(view.get(&key("a")).expect("readable").is_some() && view.get(&key("c")).expect("readable").is_none());
+
+    until(1 << 30, 0).await;
+    replica.propose(create("d"), deadline).await.expect("there is room again");
+}

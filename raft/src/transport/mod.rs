@@ -31,10 +31,11 @@ use tonic::Request;
 
 pub(crate) use election::stand_when_reset;
 pub(crate) use network::Network;
-pub(crate) use ping::keep_in_touch;
+pub(crate) use ping::{Touch, keep_in_touch};
 #[cfg(not(simulated))]
 pub use probe::{Asking, answering};
 pub(crate) use server::Service;
+pub(crate) use snapshot::fetch;
 // What carries bytes between replicas: sockets under TLS, or the simulation's network.
 #[cfg(simulated)]
 use modelled as wire;

@@ -24,8 +24,8 @@ use crate::leadership::Leadership;
 use crate::peer::data_server::Data;
 use crate::peer::snapshot_transfer_server::SnapshotTransfer;
 use crate::peer::{
-    Answer, AppendReply, AppendRequest, AskReply, AskRequest, ForwardReply, ForwardRequest, Hello, SnapshotPart,
-    SnapshotProgress, ask_reply,
+    Answer, AppendReply, AppendRequest, AskReply, AskRequest, ForwardReply, ForwardRequest, Hello, SnapshotAsk,
+    SnapshotPart, SnapshotProgress, ask_reply,
 };
 use crate::proposer::{Proposer, Shed};
 use crate::read::ReadIndex;
@@ -222,6 +222,15 @@ impl Data for Service {
 #[tonic::async_trait]
 impl SnapshotTransfer for Service {
     type InstallStream = ReceiverStream<Result<SnapshotProgress, Status>>;
+
+    type FetchStream = ReceiverStream<Result<SnapshotPart, Status>>;
+
+    async fn fetch(&self, request: Request<Streaming<SnapshotAsk>>) -> Reply<Self::FetchStream> {
+        self.admit_request(&request)?;
+        let (parts, given) = mpsc::channel(4);
+        TypeConfig::spawn(snapshot::offer(Arc::clone(&self.snapshots), request.into_inner(), parts));
+        Ok(Response::new(ReceiverStream::new(given)))
+    }
 
     async fn install(&self, request: Request<Streaming<SnapshotPart>>) -> Reply<Self::InstallStream> {
         self.admit_request(&request)?;

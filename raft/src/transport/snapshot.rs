@@ -1,6 +1,7 @@
 //! A snapshot on its way: announced by its manifest, asked for file by file, sent in pieces, installed at the end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use openraft::type_config::TypeConfigExt;
@@ -11,9 +12,12 @@ use tonic::{Status, Streaming};
 use super::connection::Connection;
 use super::convert;
 use crate::codec;
+use crate::peer::snapshot_ask::Ask;
 use crate::peer::snapshot_part::Part;
 use crate::peer::snapshot_progress::Progress;
-use crate::peer::{SnapshotHeader, SnapshotPart, SnapshotPiece, SnapshotProgress, SnapshotWanted, SnapshotWantedFile};
+use crate::peer::{
+    SnapshotAsk, SnapshotHeader, SnapshotPart, SnapshotPiece, SnapshotProgress, SnapshotWanted, SnapshotWantedFile,
+};
 use crate::snapshot::{SnapshotFailed, SnapshotHome, SnapshotSink, SnapshotSource, WantedFile};
 use crate::state_machine::{Raft, SnapshotData};
 use crate::types::{SnapshotMeta, StoredMembership, TypeConfig, Vote, log_id};
@@ -101,6 +105,102 @@ async fn feed(
     Ok(())
 }
 
+/// One step of a transfer that a peer has to take.
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Asks a peer for its state, which must cover `index`, and takes in all of it. It is neither looked at nor installed.
+pub(crate) async fn fetch(
+    connection: &Connection,
+    index: u64,
+    home: Arc<dyn SnapshotHome>,
+) -> Result<Box<dyn SnapshotSink>, SnapshotFailed> {
+    let failed = |error: &dyn std::fmt::Display| SnapshotFailed(error.to_string());
+    let (asks, outgoing) = mpsc::channel(2);
+    // The receiver of the channel is right here, and has room for both.
+    let _ = asks.send(SnapshotAsk { ask: Some(Ask::Index(index)) }).await;
+    let mut client = connection.snapshots();
+    let called = TypeConfig::timeout(STEP_TIMEOUT, client.fetch(ReceiverStream::new(outgoing))).await;
+    let called = called.map_err(|late| failed(&late))?;
+    let mut parts = called.map_err(|status| failed(&status.message()))?.into_inner();
+    let mut sink: Option<Box<dyn SnapshotSink>> = None;
+    loop {
+        let next = TypeConfig::timeout(STEP_TIMEOUT, parts.message()).await.map_err(|late| failed(&late))?;
+        let next = next.map_err(|status| failed(&status.message()))?;
+        match (next.and_then(|next| next.part), sink.take()) {
+            (Some(Part::Header(header)), None) => {
+                let home = Arc::clone(&home);
+                let begun = blocking(move || home.receive(&header.manifest)).await?;
+                let files = begun.wanted()?.into_iter().map(wanted_out).collect();
+                let wanted = SnapshotAsk { ask: Some(Ask::Wanted(SnapshotWanted { files })) };
+                // The peer may have gone away; the next read shows it.
+                let _ = asks.send(wanted).await;
+                sink = Some(begun);
+            }
+            (Some(Part::Piece(piece)), Some(mut begun)) => {
+                let written = blocking(move || {
+                    let file = usize::try_from(piece.file).unwrap_or(usize::MAX);
+                    begun.write(file, piece.offset, &piece.data)?;
+                    Ok(begun)
+                });
+                sink = Some(written.await?);
+            }
+            (Some(Part::End(_)), Some(complete)) => return Ok(complete),
+            _ => return Err(SnapshotFailed("the transfer ended before the snapshot did".into())),
+        }
+    }
+}
+
+/// Gives this replica's state to a peer that has lost its own.
+pub(crate) async fn offer(
+    home: Arc<dyn SnapshotHome>,
+    mut asks: Streaming<SnapshotAsk>,
+    parts: mpsc::Sender<Result<SnapshotPart, Status>>,
+) {
+    let (inner, mut outgoing) = mpsc::channel(PIECES_AHEAD);
+    let answers = parts.clone();
+    // Pieces are made for either way of sending; here they are replies.
+    let passing = TypeConfig::spawn(async move {
+        while let Some(part) = outgoing.recv().await {
+            if answers.send(Ok(part)).await.is_err() {
+                return;
+            }
+        }
+    });
+    let given = give(home, &mut asks, &inner).await;
+    drop(inner);
+    // It ends with what was sent.
+    let _ = passing.await;
+    if let Err(error) = given {
+        tracing::warn!(%error, "a peer asked for this replica's state and did not get it");
+        // The peer may have gone away.
+        let _ = parts.send(Err(Status::unavailable(error.to_string()))).await;
+    }
+}
+
+async fn give(
+    home: Arc<dyn SnapshotHome>,
+    asks: &mut Streaming<SnapshotAsk>,
+    parts: &mpsc::Sender<SnapshotPart>,
+) -> Result<(), SendError> {
+    let first = asks.next().await.transpose()?.and_then(|first| first.ask);
+    let Some(Ask::Index(index)) = first else {
+        return Err(SendError::Refused("asking for a state begins with a log entry".into()));
+    };
+    let source = blocking(move || home.build()).await?;
+    let covered = source.position().index;
+    if covered < index {
+        return Err(SendError::Refused(format!("the state here ends at log entry {covered}, {index} is needed")));
+    }
+    tracing::info!(bytes = source.bytes(), index = covered, "a peer has lost its state and takes this replica's");
+    let header = SnapshotHeader { vote: None, manifest: source.manifest() };
+    // Whether the peer is still there shows below.
+    let _ = parts.send(part(Part::Header(header))).await;
+    match asks.next().await.transpose()?.and_then(|next| next.ask) {
+        Some(Ask::Wanted(wanted)) => feed(parts, &source, wanted).await,
+        _ => Err(SendError::Refused("the transfer ended before files were asked for".into())),
+    }
+}
+
 /// Takes a snapshot in and installs it. What was said last ends the call.
 pub(crate) async fn receive(
     raft: Raft,
@@ -156,6 +256,12 @@ async fn take(
             }
         }
     }
+    // Before anybody relies on it, and before readers have to wait for it to take the state's place.
+    sink = blocking(move || {
+        sink.verify()?;
+        Ok(sink)
+    })
+    .await?;
     let meta = meta(&*sink)?;
     let snapshot = openraft::Snapshot { meta, snapshot: SnapshotData::Arrived(sink) };
     let installed = raft.install_full_snapshot(vote, snapshot).await;

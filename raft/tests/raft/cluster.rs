@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use quilt_proto::{Compare, KeyPrefix, ReplicaId, Revision, Txn};
+use quilt_proto::{Compare, KeyPrefix, Op, ReplicaId, Revision, Txn};
 use quilt_raft::{AdminError, Consistency, Limit, Role, Timing};
 
 use crate::harness::{Cluster, DEADLINE, create, key, last, put};
@@ -177,6 +177,54 @@ async fn a_whole_control_plane_restarts() {
     let batch = tokio::time::timeout(DEADLINE, watch.next()).await.expect("in time").expect("open");
     assert_eq!(batch.events.iter().map(|event| event.revision).collect::<Vec<_>>(), [next]);
     drop(watch);
+    cluster.stop().await;
+}
+
+/// A list read page by page at one revision is the state of that revision, whichever replica gives a page and whoever
+/// leads: a page needs nothing but the revision and the key behind which it begins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_go_on_at_another_replica_under_another_leader() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let mut written = Vec::new();
+    for n in 0..60 {
+        let name = format!("p{n:02}");
+        let revision = last(cluster.get(leader).propose(create(&name), DEADLINE).await.expect("applied"));
+        written.push((key(&name), revision.get()));
+    }
+    let at = Revision::new(written.last().expect("many").1);
+    let prefix = KeyPrefix::resource("default", "", "configmaps").expect("valid");
+    let limit = Limit { records: 7, bytes: 1 << 20 };
+    let mut read = Vec::new();
+    let mut asked = cluster.ids().into_iter().cycle();
+    let mut page = 0;
+    loop {
+        // What is read is changed and deleted meanwhile; the leader hands over, and later one goes without a word.
+        let any = cluster.leader().await;
+        let change =
+            Txn::new(vec![], vec![put(&format!("p{:02}", 59 - page)), Op::delete(&key(&format!("p{page:02}")))]);
+        last(cluster.get(any).propose(change, DEADLINE).await.expect("applied"));
+        match page {
+            2 => drop(cluster.get(any).admin().transfer_leadership(None).await.expect("transferred")),
+            5 => {
+                cluster.kill(any);
+                asked = cluster.ids().into_iter().filter(|id| *id != any).collect::<Vec<_>>().into_iter().cycle();
+            }
+            _ => {}
+        }
+        let replica = cluster.get(asked.next().expect("endless"));
+        let view =
+            replica.read(Consistency::AtLeast(at), DEADLINE).await.expect("readable").at(at).expect("in the window");
+        let after = read.last().map(|(key, _)| key);
+        let found = view.scan(&prefix, after, limit).expect("readable");
+        read.extend(found.records.into_iter().map(|(key, record)| (key, record.mod_revision)));
+        page += 1;
+        if !found.more {
+            break;
+        }
+    }
+    assert!(page > 6, "{page} pages");
+    assert_eq!(read, written);
     cluster.stop().await;
 }
 

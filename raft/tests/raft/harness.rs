@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use quilt_proto::{Compare, Key, Op, ReplicaId, Revision, Txn};
-use quilt_raft::{Decision, Options, Parts, PeerIdentity, Replica, Status, Timing, TransportOptions, peer_name};
+use quilt_raft::{
+    Decision, OpenError, Options, Parts, PeerIdentity, Replica, ScanPace, Status, Timing, TransportOptions, peer_name,
+};
 use quilt_storage::{Home, Identity};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
@@ -25,6 +28,7 @@ pub(crate) fn create(name: &str) -> Txn {
     Txn::new(vec![Compare::absent(&key(name))], vec![put(name)])
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "the shape of what a proposal gives")]
 pub(crate) fn last(decision: Decision) -> Revision {
     match decision {
         Decision::Applied { last, .. } => last,
@@ -112,15 +116,46 @@ impl Cluster {
     }
 
     async fn open(&mut self, id: u64, listener: TcpListener) {
+        self.try_open(id, listener).await.expect("opens");
+    }
+
+    async fn try_open(&mut self, id: u64, listener: TcpListener) -> Result<(), OpenError> {
         let timing = self.timing;
         let identity = self.authority.identity(id);
         let node = self.nodes.get_mut(&id).expect("known");
         let whose = Identity { cluster: "test".into(), replica: id };
         let home = Home::open(&node.dir.path().join("data"), whose).expect("the directory opens");
-        let options = Options { timing, ..Options::new(ReplicaId(id), "test") };
+        // Whole scans all the time: each compares what apply has written with its hash.
+        let scan =
+            ScanPace { page_bytes: 64 << 10, page_pause: Duration::from_millis(2), pause: Duration::from_millis(200) };
+        let options = Options { timing, scan, ..Options::new(ReplicaId(id), "test") };
         let transport = TransportOptions { listener, identity };
-        let replica = Replica::open(options, Parts::of(&home), Some(transport)).await.expect("opens");
+        let replica = Replica::open(options, Parts::of(&home), Some(transport)).await?;
         node.running = Some((replica, home));
+        Ok(())
+    }
+
+    /// Where a replica keeps its data.
+    pub(crate) fn data(&self, id: u64) -> PathBuf {
+        self.nodes[&id].dir.path().join("data")
+    }
+
+    /// The data of a replica that runs.
+    pub(crate) fn home(&self, id: u64) -> &Home {
+        &self.nodes[&id].running.as_ref().expect("running").1
+    }
+
+    /// Starts a replica that does not run; gives back why it does not start.
+    pub(crate) async fn try_restart(&mut self, id: u64) -> Result<(), OpenError> {
+        let address = self.nodes[&id].address;
+        self.try_open(id, TcpListener::bind(address).expect("its port is free again")).await
+    }
+
+    /// Waits until a replica has stopped by itself, ends it, and says why it did.
+    pub(crate) async fn stopped(&mut self, id: u64) -> String {
+        let why = tokio::time::timeout(DEADLINE, self.get(id).stopped()).await.expect("stops in time");
+        self.shut_down(id).await;
+        why
     }
 
     pub(crate) fn ids(&self) -> Vec<u64> {

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod cluster;
+mod damage;
 mod harness;
 mod memory;
 mod traffic;

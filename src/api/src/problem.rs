@@ -12,7 +12,7 @@ use http::{HeaderValue, Response, StatusCode};
 use quilt_objects::kind::Kind;
 use quilt_objects::status::{Reason, Resource, Status};
 use quilt_objects::validate::{FieldError, Path};
-use quilt_raft::{ProposeError, ReadError};
+use quilt_raft::{DISK_RESERVE, ProposeError, ReadError};
 
 use crate::commit::Refusal;
 use crate::quilt::Envelope;
@@ -222,6 +222,14 @@ impl From<ProposeError> for Problem {
             }
             // A replica that goes away while the write is under way leaves nobody to find out what became of it.
             ProposeError::Unknown | ProposeError::Stopped => Self::unknown_fate(),
+            ProposeError::Overloaded { limit } if limit == DISK_RESERVE => Status::too_many_requests(
+                format!(
+                    "the disk of the control plane is nearly full: reads and deletions go on, growth is refused until there is \
+                     room again (limit {limit})"
+                ),
+                30,
+            )
+            .into(),
             ProposeError::Overloaded { limit } => {
                 Status::too_many_requests(format!("the control plane is busy: limit {limit} is reached"), 1).into()
             }

@@ -9,13 +9,14 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use rocksdb::{DB, Direction, ErrorKind, IteratorMode, ReadOptions};
+use rocksdb::{DB, Direction, IteratorMode, ReadOptions};
 
 use super::record::{COMMITTED, ENTRIES_END, PURGED, Placed, VOTE, decode_entry, decode_purge, entry_index, entry_key};
-use super::torn::cut_tail;
+use super::torn::{Tail, damage_in_manifest, damaged_at, inspect};
 use super::view::View;
 use super::writer::{Change, Sync, Write, Writer, take_group};
 use super::{Bounds, Completion, LogEngine, LogError, LogPosition, LogRecord};
+use crate::damage::is_damage;
 use crate::db::{Memory, marks};
 
 /// The durable log of one replica.
@@ -49,14 +50,18 @@ impl RocksLog {
     /// # Errors
     /// The database does not open, or its content has a hole or a damaged record.
     pub fn open(dir: &Path, memory: &Memory) -> Result<Self, LogError> {
-        let db = match crate::db::open_log(dir, memory) {
-            Err(error) if error.kind() == ErrorKind::Corruption && cut_torn_tail(dir) => {
-                crate::db::open_log(dir, memory)
+        cut_torn_tail(dir)?;
+        let db = crate::db::open_log(dir, memory);
+        let db = db.map_err(|error| match is_damage(&error) {
+            true => LogError::Lost { dir: dir.to_owned(), reason: error.to_string() },
+            false => LogError::Open(format!("{}: {error}", dir.display())),
+        })?;
+        Self::start(Arc::new(db), memory).map_err(|error| match error {
+            LogError::Damaged { .. } | LogError::Hole { .. } | LogError::Read(_) => {
+                LogError::Lost { dir: dir.to_owned(), reason: error.to_string() }
             }
-            opened => opened,
-        };
-        let db = db.map_err(|error| LogError::Open(error.to_string()))?;
-        Self::start(Arc::new(db), memory)
+            other => other,
+        })
     }
 
     fn start(db: Arc<DB>, memory: &Memory) -> Result<Self, LogError> {
@@ -98,20 +103,38 @@ impl Drop for RocksLog {
     }
 }
 
-/// Cuts off what a power cut left of the last write; says whether there was anything to cut.
-fn cut_torn_tail(dir: &Path) -> bool {
-    match cut_tail(dir) {
-        Ok(Some(cut)) => {
+/// Cuts off what a power cut left of the last write; refuses what is damaged before that.
+fn cut_torn_tail(dir: &Path) -> Result<(), LogError> {
+    let failed = |error: std::io::Error| LogError::Open(format!("{}: {error}", dir.display()));
+    if !dir.join("CURRENT").exists() && has_content(dir).map_err(failed)? {
+        // A new one would be made beside what is there.
+        return Err(LogError::Lost { dir: dir.to_owned(), reason: "CURRENT is missing".into() });
+    }
+    if let Some(reason) = damage_in_manifest(dir).map_err(failed)? {
+        return Err(LogError::Lost { dir: dir.to_owned(), reason });
+    }
+    match inspect(dir).map_err(failed)? {
+        Tail::Whole => Ok(()),
+        Tail::Torn(cut) => {
+            cut.off().map_err(failed)?;
             let (file, end, removed) = (cut.file.display(), cut.end, cut.removed_bytes);
             tracing::warn!(%file, end, removed, "the last write of the log was torn and has been cut off");
-            true
+            Ok(())
         }
-        Ok(None) => false,
-        Err(error) => {
-            tracing::error!(%error, "looking for a torn write in the log failed");
-            false
+        Tail::Damaged { file, at } => Err(LogError::Lost { dir: dir.to_owned(), reason: damaged_at(&file, at) }),
+    }
+}
+
+/// Whether a directory holds rows of a log, whatever else is missing. A first start that was broken off has left none.
+fn has_content(dir: &Path) -> std::io::Result<bool> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().into_encoded_bytes();
+        if name.ends_with(b".sst") || (name.ends_with(b".log") && entry.metadata()?.len() > 0) {
+            return Ok(true);
         }
     }
+    Ok(false)
 }
 
 /// Reads both ends of a log and what is kept beside the entries.

@@ -10,23 +10,41 @@ use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::files;
+
 /// Records do not cross the ends of blocks; a longer one is cut into fragments.
 const BLOCK_BYTES: usize = 32 << 10;
 
 /// Masked checksum, length, kind.
 const HEADER_BYTES: usize = 7;
 
-/// What was cut off.
+/// What is to be cut off.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Cut {
-    pub(super) file: PathBuf,
-    /// Where the file ends now.
-    pub(super) end: u64,
-    pub(super) removed_bytes: u64,
+pub(crate) struct Cut {
+    pub(crate) file: PathBuf,
+    /// Where the file is to end.
+    pub(crate) end: u64,
+    pub(crate) removed_bytes: u64,
 }
 
-/// Cuts a torn tail off the newest log file. Nothing when there is none, or when the damage is not a torn tail.
-pub(super) fn cut_tail(dir: &Path) -> io::Result<Option<Cut>> {
+/// How the files end.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Tail {
+    Whole,
+    /// The last write was torn: it may be cut off.
+    Torn(Cut),
+    /// What is not whole is no torn tail: what was durable once is damaged there.
+    Damaged {
+        file: PathBuf,
+        at: u64,
+    },
+}
+
+/// Reads the log files record by record. Changes nothing.
+///
+/// This is not left to RocksDB: a damaged length can make a record in the middle look like one that is cut short by the
+/// end of the file, and then everything behind it would be taken for unwritten.
+pub(crate) fn inspect(dir: &Path) -> io::Result<Tail> {
     let mut files: Vec<(u64, PathBuf)> = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
@@ -43,19 +61,86 @@ pub(super) fn cut_tail(dir: &Path) -> io::Result<Option<Cut>> {
             contents.push((path, content));
         }
     }
-    let Some((file, content)) = contents.pop() else { return Ok(None) };
+    let Some((file, content)) = contents.pop() else { return Ok(Tail::Whole) };
     // Whatever came before the newest file was synced when that one was begun.
-    if contents.iter().any(|(_, older)| whole_until(older).is_some()) {
-        return Ok(None);
+    for (file, older) in contents {
+        if let Some(end) = whole_until(&older) {
+            return Ok(Tail::Damaged { file, at: end as u64 });
+        }
     }
-    let Some(end) = whole_until(&content) else { return Ok(None) };
-    if begins_anywhere(content.get(end + 1..).unwrap_or_default(), end + 1) {
-        return Ok(None);
+    Ok(tail_of(file, &content))
+}
+
+/// How one file ends.
+fn tail_of(file: PathBuf, content: &[u8]) -> Tail {
+    let Some(end) = whole_until(content) else { return Tail::Whole };
+    let followed = begins_anywhere(content.get(end + 1..).unwrap_or_default(), end + 1);
+    if followed || !looks_torn(content, end) {
+        return Tail::Damaged { file, at: end as u64 };
     }
-    let opened = OpenOptions::new().write(true).open(&file)?;
-    opened.set_len(end as u64)?;
-    opened.sync_all()?;
-    Ok(Some(Cut { file, end: end as u64, removed_bytes: (content.len() - end) as u64 }))
+    Tail::Torn(Cut { file, end: end as u64, removed_bytes: (content.len() - end) as u64 })
+}
+
+/// The place in a database's list of its files that is not what was written, if there is one. The list has the framing of
+/// a log; RocksDB takes a damaged end of it for unwritten, and forgets the files, or the families, named there. One that
+/// does not open at all is RocksDB's to name.
+pub(crate) fn damage_in_manifest(database: &Path) -> io::Result<Option<String>> {
+    let Some(current) = files::read_if_present(&database.join("CURRENT"))? else { return Ok(None) };
+    let Ok(name) = String::from_utf8(current) else { return Ok(None) };
+    let file = database.join(name.trim());
+    let Some(content) = files::read_if_present(&file)?.filter(|content| !content.is_empty()) else { return Ok(None) };
+    Ok(match tail_of(file, &content) {
+        Tail::Whole | Tail::Torn(_) => None,
+        Tail::Damaged { file, at } => Some(damaged_at(&file, at)),
+    })
+}
+
+/// What is said of a damaged record.
+pub(crate) fn damaged_at(file: &Path, at: u64) -> String {
+    format!("the record at offset {at} of {} is not what was written", file.display())
+}
+
+/// Half of what a disk keeps or loses as a whole: of any lost sector one such piece is a piece of the record.
+const UNWRITTEN_BYTES: usize = 256;
+
+/// Whether the record at `from`, which nothing follows, is one that a crash left unfinished: it is cut short, or sectors of
+/// it were never written. One that is there to its last byte and does not fit its checksum was changed afterwards.
+fn looks_torn(content: &[u8], from: usize) -> bool {
+    let mut at = from;
+    loop {
+        let left = BLOCK_BYTES - at % BLOCK_BYTES;
+        if left < HEADER_BYTES {
+            at += left;
+            continue;
+        }
+        match fragment(content, at) {
+            Some((_, end)) => at = end,
+            None => break,
+        }
+    }
+    let Some(rest) = content.get(at..).filter(|rest| rest.len() >= HEADER_BYTES) else { return true };
+    let zeros = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+    // What was never written reads as zeros: within the record a whole piece of them, at its ends what of one lies there.
+    let (header, end) = (rest.get(..HEADER_BYTES), rest.get(rest.len() - 2..));
+    if header.is_some_and(zeros) || end.is_some_and(zeros) || rest.chunks(UNWRITTEN_BYTES).any(zeros) {
+        return true;
+    }
+    let &[c0, c1, c2, c3, l0, l1, kind, ref payload @ ..] = rest else { return true };
+    if usize::from(u16::from_le_bytes([l0, l1])) <= payload.len() {
+        return false;
+    }
+    // It seems to be cut short. When it fits its checksum up to where the file ends, only its length was changed.
+    let checked = [&[kind], payload].concat();
+    masked(crc32c(&checked)) != u32::from_le_bytes([c0, c1, c2, c3])
+}
+
+impl Cut {
+    /// Cuts it off.
+    pub(super) fn off(&self) -> io::Result<()> {
+        let opened = OpenOptions::new().write(true).open(&self.file)?;
+        opened.set_len(self.end)?;
+        opened.sync_all()
+    }
 }
 
 /// One fragment of a record.
@@ -220,18 +305,42 @@ mod tests {
         let path = dir.path().join("000012.log");
         for sector in (whole.len() / 512 + 1)..last.len() / 512 {
             std::fs::write(&path, lose(&last, sector)).unwrap();
-            let cut = cut_tail(dir.path()).unwrap().unwrap();
+            let Tail::Torn(cut) = inspect(dir.path()).unwrap() else { panic!("sector {sector}") };
+            cut.off().unwrap();
             assert_eq!(cut.end, whole.len() as u64, "sector {sector}");
             assert_eq!(std::fs::read(&path).unwrap(), whole);
             if sector % 16 == 0 {
                 std::fs::write(&path, lose(&longer, sector)).unwrap();
-                assert_eq!(cut_tail(dir.path()).unwrap(), None, "sector {sector}");
+                assert!(matches!(inspect(dir.path()).unwrap(), Tail::Damaged { .. }), "sector {sector}");
                 assert_eq!(std::fs::read(&path).unwrap().len(), longer.len());
             }
         }
         // Damage in a file that is not the newest is never a torn tail.
         std::fs::write(dir.path().join("000011.log"), lose(&last, last.len() / 512 - 1)).unwrap();
         std::fs::write(&path, lose(&last, last.len() / 512 - 1)).unwrap();
-        assert_eq!(cut_tail(dir.path()).unwrap(), None);
+        assert!(matches!(inspect(dir.path()).unwrap(), Tail::Damaged { .. }));
+        std::fs::remove_file(dir.path().join("000011.log")).unwrap();
+        // The last record is all there, and a bit of it is not what it was: that is no torn write.
+        for at in [last.len() - 1, last.len() - 3_000, whole.len() + 5, whole.len()] {
+            let mut flipped = last.clone();
+            flipped[at] ^= 0x10;
+            std::fs::write(&path, flipped).unwrap();
+            assert!(matches!(inspect(dir.path()).unwrap(), Tail::Damaged { .. }), "{at}");
+        }
+        let mut short = whole.clone();
+        add(&mut short, b"short");
+        short[whole.len() + 5] ^= 0x10;
+        std::fs::write(&path, short).unwrap();
+        assert!(matches!(inspect(dir.path()).unwrap(), Tail::Damaged { .. }), "a length that was changed");
+        // One that is cut short anywhere is one.
+        for length in [whole.len() + 1, whole.len() + 6, whole.len() + 8, last.len() - 40_000, last.len() - 1] {
+            std::fs::write(&path, &last[..length]).unwrap();
+            assert!(matches!(inspect(dir.path()).unwrap(), Tail::Torn(_)), "{length}");
+        }
+        // A length that reaches behind the end of the file makes no torn tail of what others follow.
+        let mut damaged = longer.clone();
+        damaged[5] ^= 0x10;
+        std::fs::write(&path, damaged).unwrap();
+        assert!(matches!(inspect(dir.path()).unwrap(), Tail::Damaged { at: 0, .. }));
     }
 }

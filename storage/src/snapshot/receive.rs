@@ -12,18 +12,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use quilt_state::StoreError;
+use quilt_state::audit::audit;
 use rocksdb::DB;
 
-use super::{DATA, Manifest, ManifestFile, Snapshot, SnapshotError, Snapshots, UNFINISHED, io_error, kept, staging};
+use super::{
+    DATA, Manifest, ManifestFile, Shared, Snapshot, SnapshotError, Snapshots, UNFINISHED, io_error, kept, staging,
+};
+use crate::damage::Health;
 use crate::db::{self, Presence};
-use crate::files;
-use crate::home;
+use crate::state::RocksStore;
+use crate::{files, home};
 
 /// Ending of a file that has not arrived whole.
 const PART: &str = ".part";
 
 /// A snapshot on its way in.
-#[derive(Debug)]
 pub struct SnapshotReceiver {
     snapshots: Snapshots,
     manifest: Manifest,
@@ -31,6 +35,89 @@ pub struct SnapshotReceiver {
     dir: PathBuf,
     /// The file that is being written, and how much of it is there.
     open: Option<(usize, File, u64)>,
+    /// The state made of the files, with its name and directory, once it was read.
+    verified: Option<(String, PathBuf, DB)>,
+}
+
+impl std::fmt::Debug for SnapshotReceiver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SnapshotReceiver").field("manifest", &self.manifest).finish_non_exhaustive()
+    }
+}
+
+/// The files of a snapshot in a directory of their own.
+pub(super) struct Beside<'a> {
+    pub(super) manifest: &'a Manifest,
+    pub(super) dir: &'a Path,
+}
+
+impl Beside<'_> {
+    /// Gives the files their names.
+    pub(super) fn place(&self, from: impl Fn(&ManifestFile) -> PathBuf) -> Result<(), SnapshotError> {
+        files::remove_dir(self.dir).map_err(io_error(self.dir))?;
+        files::create_dir(self.dir).map_err(io_error(self.dir))?;
+        for file in &self.manifest.files {
+            let (from, to) = (from(file), self.dir.join(&file.name));
+            if !from.exists() {
+                return Err(SnapshotError::Incomplete(file.name.clone()));
+            }
+            if is_table(&file.name) {
+                std::fs::hard_link(&from, &to).map_err(io_error(&to))?;
+            } else {
+                // A database may write to these; they must not be one with the kept snapshot's.
+                let content = std::fs::read(&from).map_err(io_error(&from))?;
+                files::replace(&to, &content).map_err(io_error(&to))?;
+            }
+        }
+        files::sync_dir(self.dir).map_err(io_error(self.dir))
+    }
+
+    /// Opens the files, compares what they hold with what the manifest says, and reads every row: blocks with a wrong
+    /// checksum and rows that do not add up to the hash are found before anybody relies on them.
+    pub(super) fn verify(&self, shared: &Shared) -> Result<DB, SnapshotError> {
+        let machine = super::machine_state(self.dir, &shared.memory)?;
+        let found = machine.map(|machine| Manifest::of(&machine, &shared.stored));
+        if !found.as_ref().is_some_and(|found| found.same_state(self.manifest)) {
+            let describe = |manifest: &Manifest| format!("revision {} at {}", manifest.revision, manifest.id());
+            return Err(SnapshotError::Content {
+                found: found.map_or_else(|| "no state".to_owned(), |found| describe(&found)),
+                expected: describe(self.manifest),
+            });
+        }
+        let db = db::open_state_read_only(self.dir, &shared.memory).map_err(crate::state::failed)?;
+        let audited = audit(&RocksStore::new(db, Health::unkept()));
+        let audited = audited.map_err(|error| StoreError(format!("the snapshot is damaged: {error}")))?;
+        if !audited.fits() {
+            let of = |hash| format!("rows with the hash {hash}");
+            return Err(SnapshotError::Content { found: of(audited.found), expected: of(audited.kept) });
+        }
+        let db = db::open_state(self.dir, &shared.memory, &shared.cache.0, Presence::Required);
+        Ok(db.map_err(crate::state::failed)?)
+    }
+}
+
+impl Shared {
+    /// Makes a state that was put beside the one in use the one in use, as one step. One that failed is removed.
+    pub(super) fn take_over(
+        &self,
+        opened: Result<DB, SnapshotError>,
+        name: &str,
+        dir: &Path,
+    ) -> Result<(), SnapshotError> {
+        let db = match opened {
+            Ok(db) => db,
+            Err(error) => {
+                files::remove_dir(dir).map_err(io_error(dir))?;
+                return Err(error);
+            }
+        };
+        // From here on the new state is the one a restart finds.
+        home::point_to_state(&self.home, name).map_err(io_error(dir))?;
+        self.store.health().replaced().map_err(io_error(dir))?;
+        *self.missing.lock() = None;
+        retire(self.store.swap(db));
+        Ok(())
+    }
 }
 
 /// What is still to be sent of one file.
@@ -57,7 +144,7 @@ impl SnapshotReceiver {
             }
         }
         drop(_lock);
-        Ok(Self { snapshots, manifest, transfer, dir, open: None })
+        Ok(Self { snapshots, manifest, transfer, dir, open: None, verified: None })
     }
 
     /// What the snapshot will hold.
@@ -141,20 +228,11 @@ impl SnapshotReceiver {
         let _lock = self.lock(&snapshots)?;
         self.open = None;
         let shared = snapshots.shared();
-        // Beside the running state.
-        let (name, dir) = home::next_state(&shared.home).map_err(io_error(&shared.home))?;
-        let opened = self.open_beside(&dir);
-        let db = match opened {
-            Ok(db) => db,
-            Err(error) => {
-                files::remove_dir(&dir).map_err(io_error(&dir))?;
-                return Err(error);
-            }
+        let (name, dir, db) = match self.verified.take() {
+            Some(verified) => verified,
+            None => self.open_beside(&snapshots)?,
         };
-        // From here on the new state is the one a restart finds.
-        home::point_to_state(&shared.home, &name).map_err(io_error(&dir))?;
-        let old = shared.store.swap(db);
-        retire(old);
+        shared.take_over(Ok(db), &name, &dir)?;
         let snapshot = self.keep_as_snapshot()?;
         for file in &self.manifest.files {
             let staged = self.staged(file);
@@ -166,48 +244,40 @@ impl SnapshotReceiver {
         Ok(snapshot)
     }
 
-    /// Puts the files into a directory, opens it and compares what it holds with what was announced.
-    fn open_beside(&self, dir: &Path) -> Result<DB, SnapshotError> {
-        let shared = self.snapshots.shared();
-        files::remove_dir(dir).map_err(io_error(dir))?;
-        self.place_files(dir)?;
-        let machine = super::machine_state(dir, &shared.memory)?;
-        let found = machine.map(|machine| Manifest::of(&machine, &shared.stored));
-        if !found.as_ref().is_some_and(|found| found.same_state(&self.manifest)) {
-            let describe = |manifest: &Manifest| format!("revision {} at {}", manifest.revision, manifest.id());
-            return Err(SnapshotError::Content {
-                found: found.map_or_else(|| "no state".to_owned(), |found| describe(&found)),
-                expected: describe(&self.manifest),
-            });
-        }
-        let db = db::open_state(dir, &shared.memory, &shared.cache.0, Presence::Required);
-        Ok(db.map_err(crate::state::failed)?)
+    /// Puts the files beside the state, opens them and reads every row, so that [`SnapshotReceiver::install`] has nothing
+    /// to do but to take over. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    /// As [`SnapshotReceiver::install`]; the running state is what it was.
+    pub fn verify(&mut self) -> Result<(), SnapshotError> {
+        let snapshots = self.snapshots.clone();
+        let _lock = self.lock(&snapshots)?;
+        self.open = None;
+        self.verified = None;
+        self.verified = Some(self.open_beside(&snapshots)?);
+        Ok(())
     }
 
-    /// Gives the staged files their names in a directory.
-    fn place_files(&self, dir: &Path) -> Result<(), SnapshotError> {
-        files::create_dir(dir).map_err(io_error(dir))?;
-        for file in &self.manifest.files {
-            let (from, to) = (self.staged(file), dir.join(&file.name));
-            if !from.exists() {
-                return Err(SnapshotError::Incomplete(file.name.clone()));
-            }
-            if is_table(&file.name) {
-                std::fs::hard_link(&from, &to).map_err(io_error(&to))?;
-            } else {
-                // A database may write to these; they must not be one with the kept snapshot's.
-                let content = std::fs::read(&from).map_err(io_error(&from))?;
-                files::replace(&to, &content).map_err(io_error(&to))?;
+    fn open_beside(&self, snapshots: &Snapshots) -> Result<(String, PathBuf, DB), SnapshotError> {
+        let shared = snapshots.shared();
+        let (name, dir) = home::next_state(&shared.home).map_err(io_error(&shared.home))?;
+        let beside = Beside { manifest: &self.manifest, dir: &dir };
+        let opened = beside.place(|file| self.staged(file)).and_then(|()| beside.verify(shared));
+        match opened {
+            Ok(db) => Ok((name, dir, db)),
+            Err(error) => {
+                files::remove_dir(&dir).map_err(io_error(&dir))?;
+                Err(error)
             }
         }
-        files::sync_dir(dir).map_err(io_error(dir))
     }
 
     fn keep_as_snapshot(&self) -> Result<Arc<Snapshot>, SnapshotError> {
         let unfinished = kept(&self.snapshots.shared().home).join(format!("received{UNFINISHED}"));
         files::remove_dir(&unfinished).map_err(io_error(&unfinished))?;
         files::create_dir(&unfinished).map_err(io_error(&unfinished))?;
-        self.place_files(&unfinished.join(DATA))?;
+        let data = unfinished.join(DATA);
+        Beside { manifest: &self.manifest, dir: &data }.place(|file| self.staged(file))?;
         self.snapshots.keep(self.manifest.clone(), &unfinished)
     }
 

@@ -168,6 +168,7 @@ async fn decide(service: &Service, question: Body) -> Result<Body, String> {
         Body::ReadIndex(_) => Body::ReadIndexReply(ReadIndexReply { result: Some(read_index(service).await?) }),
         Body::Ping(_) => {
             let mark = service.applied.mark();
+            let (milestone_index, milestone_hash) = service.applied.milestones().last().copied().unwrap_or_default();
             Body::PingReply(PingReply {
                 term: mark.term,
                 applied_index: mark.index,
@@ -175,6 +176,9 @@ async fn decide(service: &Service, question: Body) -> Result<Body, String> {
                 hash_high: mark.hash.0,
                 hash_low: mark.hash.1,
                 about: service.about.read().clone(),
+                milestone_index,
+                milestone_hash_high: milestone_hash.0,
+                milestone_hash_low: milestone_hash.1,
             })
         }
         _ => return Err("not a question".into()),

@@ -18,9 +18,9 @@ use anyhow::Context;
 use quilt_api::{Api, ApiOptions, Server};
 use quilt_controllers::Controllers;
 use quilt_proto::ReplicaId;
-use quilt_raft::{Leadership, Parts, Replica, TransportOptions};
+use quilt_raft::{Leadership, OpenError, Parts, Replica, TransportOptions};
 use quilt_scheduler::Scheduler;
-use quilt_storage::{Home, Identity};
+use quilt_storage::{Home, HomeError, Identity};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -63,16 +63,41 @@ const BOOTSTRAP_DEADLINE: Duration = Duration::from_secs(10);
 /// Pause between looks for deletions of clusters that were not finished.
 const FINISH_DROPS_EVERY: Duration = Duration::from_secs(30);
 
-/// Runs one replica until a signal says stop or the replica fails.
-pub(crate) fn run(options: Options) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("api").build()?;
-    let result = runtime.block_on(serve(options));
-    runtime.shutdown_timeout(Duration::from_secs(2));
-    result
+/// How often in a row a state is made anew before the disk is given up.
+const REBUILDS_MAX: u32 = 3;
+
+/// A replica that has worked for so long since its state was made anew has a disk to be trusted again.
+const REBUILT_WELL: Duration = Duration::from_secs(3_600);
+
+/// Runs one replica until a signal says stop or the replica fails. One whose state is found damaged is started again right
+/// here: a start makes the state anew.
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    let mut rebuilds = 0;
+    loop {
+        let began = std::time::Instant::now();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("api").build()?;
+        let result = runtime.block_on(serve(options));
+        runtime.shutdown_timeout(Duration::from_secs(2));
+        if began.elapsed() > REBUILT_WELL {
+            rebuilds = 0;
+        }
+        match &result {
+            Err(error) if rebuilds < REBUILDS_MAX && Home::is_condemned(&options.data_dir) && !is_refused(error) => {
+                rebuilds += 1;
+                tracing::warn!(%error, "starting again, with another state");
+            }
+            _ => return result,
+        }
+    }
 }
 
-async fn serve(options: Options) -> anyhow::Result<()> {
-    let place = identity::load(&options)?;
+/// Whether a start was refused, so that another would be as well.
+fn is_refused(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<OpenError>() || cause.is::<HomeError>())
+}
+
+async fn serve(options: &Options) -> anyhow::Result<()> {
+    let place = identity::load(options)?;
     // Ports first: nothing is started that could not be reached.
     let api_listener = bind(options.listen, "--listen").await?;
     let peer_listener = bind(options.peer_listen, "--peer-listen").await?;
@@ -86,10 +111,16 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let settings = quilt_raft::Options {
         epoch: home.epoch(),
         log_keep_bytes: options.log_keep_bytes,
+        peers: options.members.iter().cloned().collect(),
         ..quilt_raft::Options::new(options.id, place.control_plane.clone())
     };
-    let replica =
-        Replica::open(settings, Parts::of(&home), Some(transport)).await.context("the replica cannot be opened")?;
+    // Opening waits for a peer when the state has to be taken from one.
+    let replica = tokio::select! {
+        opened = Replica::open(settings, Parts::of(&home), Some(transport)) => {
+            opened.context("the replica cannot be opened")?
+        }
+        () = termination() => return Ok(()),
+    };
     let members: BTreeMap<_, _> = options.members.iter().cloned().collect();
     if options.start == Start::Found && !replica.admin().is_initialized().await? {
         replica.admin().initialize(members).await?;
@@ -108,7 +139,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
 
     replica.serve(operator::status::SERVICE, operator::status::service(&replica));
 
-    let api = Api::new(api_options(&options, &place)?, replica.clone());
+    let api = Api::new(api_options(options, &place)?, replica.clone());
     let server = Server::new(
         Arc::clone(&api),
         quilt_api::quilt::router(Arc::clone(&api)).merge(operator::router(

@@ -146,7 +146,7 @@ impl Server {
             let text = format!("--initial-cluster does not name replica {id} itself");
             return Err(Failure::Usage(text).into());
         }
-        assemble::run(assemble::Options {
+        assemble::run(&assemble::Options {
             id,
             data_dir: self.data_dir,
             listen: self.listen,

@@ -31,7 +31,21 @@ impl Status {
 
 fn table(status: &Value) {
     output::line(status["summary"].as_str().unwrap_or("status without a summary"));
+    for alarm in status["alarms"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        output::line(&format!("alarm: {alarm}"));
+    }
     peers(status);
+    if let Some(line) = scanned(&status["scanned"]) {
+        output::line(&line);
+    }
+}
+
+/// The last whole scan of the state of the replica that answers.
+fn scanned(scanned: &Value) -> Option<String> {
+    let (rows, index) = (scanned["rows"].as_u64()?, scanned["applied_index"].as_u64()?);
+    let found = if scanned["fits"] == Value::Bool(true) { "as they were written" } else { "not what was written" };
+    let seconds = scanned["took_ms"].as_u64()? / 1_000;
+    Some(format!("last whole scan of the state: {rows} rows, {found}, at log entry {index}, in {seconds} s"))
 }
 
 /// One row for each replica.

@@ -86,6 +86,7 @@ pub(super) fn identity(data_dir: &Path) -> anyhow::Result<Identity> {
 
 fn hash(Place { data_dir }: &Place) -> anyhow::Result<()> {
     let home = Home::open(data_dir, identity(data_dir)?)?;
+    home.require_state()?;
     let machine = quilt_state::Machine::open(std::sync::Arc::new(home.state.clone()))?;
     let position = machine.position().unwrap_or_default();
     output::table(

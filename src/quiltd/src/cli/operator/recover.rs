@@ -126,7 +126,9 @@ fn read<T: serde::de::DeserializeOwned>(file: &std::path::Path) -> anyhow::Resul
 }
 
 fn open(data_dir: &std::path::Path) -> anyhow::Result<Home> {
-    Home::open(data_dir, data::identity(data_dir)?).context("the data directory cannot be used")
+    let home = Home::open(data_dir, data::identity(data_dir)?).context("the data directory cannot be used")?;
+    home.require_state()?;
+    Ok(home)
 }
 
 fn collect(data_dir: &std::path::Path) -> anyhow::Result<Findings> {

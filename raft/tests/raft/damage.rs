@@ -1,0 +1,193 @@
+//! Replicas whose state is damaged on disk, at rest and at work: the damage is never served, the rest go on, and the
+//! replica comes back under its number with the state of a peer.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use quilt_proto::{Op, Txn};
+use quilt_raft::{Consistency, OpenError};
+use quilt_state::{Batch, Family, Store};
+use quilt_storage::Home;
+
+use crate::harness::{Cluster, DEADLINE, create, key, last};
+
+/// The tables of a replica's state, the largest first.
+fn tables(data: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for state in std::fs::read_dir(data.join("state")).expect("there are states").flatten() {
+        for file in std::fs::read_dir(state.path()).into_iter().flatten().flatten() {
+            if file.path().extension().is_some_and(|ending| ending == "sst") {
+                found.push((file.metadata().expect("there").len(), file.path()));
+            }
+        }
+    }
+    found.sort();
+    found.into_iter().rev().map(|(_, path)| path).collect()
+}
+
+fn flip_in_the_middle(path: &Path) {
+    let mut content = std::fs::read(path).expect("readable");
+    let middle = content.len() / 2;
+    content[middle] ^= 0x40;
+    // In place: an open table is the same file.
+    let file = std::fs::OpenOptions::new().write(true).open(path).expect("writable");
+    std::os::unix::fs::FileExt::write_all_at(&file, &content, 0).expect("written");
+}
+
+/// Writes values that do not compress away.
+async fn fill(cluster: &Cluster, through: u64, names: std::ops::Range<u32>) {
+    for n in names {
+        let mut seed = u64::from(n) + 1;
+        let value: Vec<u8> = std::iter::repeat_with(|| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            seed.to_be_bytes()[0]
+        })
+        .take(2_000)
+        .collect();
+        let txn = Txn::new(vec![], vec![Op::put(&key(&format!("f{n}")), value)]);
+        last(cluster.get(through).propose(txn, DEADLINE).await.expect("applied"));
+    }
+}
+
+async fn followers(cluster: &Cluster) -> (u64, Vec<u64>) {
+    let leader = cluster.leader().await;
+    (leader, cluster.ids().into_iter().filter(|id| *id != leader).collect())
+}
+
+/// A byte rots while a replica is down. It is found when the state is read, which stops the replica; the next start takes
+/// a peer's state, and the replica is a voter as before. Whatever it answered in between was right.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rot_in_a_replica_that_was_down_is_repaired() {
+    let mut cluster = Cluster::start(3).await;
+    let (leader, followers) = followers(&cluster).await;
+    let hit = followers[0];
+    fill(&cluster, leader, 0..150).await;
+    cluster.wait_for_revision(150).await;
+    cluster.shut_down(hit).await;
+    flip_in_the_middle(&tables(&cluster.data(hit))[0]);
+    fill(&cluster, leader, 150..180).await;
+    cluster.restart(hit).await;
+    let why = cluster.stopped(hit).await;
+    assert!(why.contains("damaged") && why.contains("checksum") && why.contains(".sst"), "{why}");
+    assert!(Home::is_condemned(&cluster.data(hit)));
+    // The others have not noticed.
+    fill(&cluster, leader, 180..190).await;
+    cluster.restart(hit).await;
+    assert!(!Home::is_condemned(&cluster.data(hit)));
+    assert!(cluster.data(hit).join("damaged").is_dir(), "what was damaged is kept to be looked at");
+    cluster.until(hit, |status| status.ready && status.scanned.as_ref().is_some_and(|scanned| scanned.fits)).await;
+    cluster.same_state().await;
+    let view = cluster.get(hit).read(Consistency::Linearizable, DEADLINE).await.expect("readable");
+    for n in 0..190 {
+        assert!(view.get(&key(&format!("f{n}"))).expect("readable").is_some());
+    }
+    // It is counted on: without another one there is still a majority.
+    cluster.shut_down(followers[1]).await;
+    let member = cluster.get(hit).status().members.into_iter().find(|member| member.id.0 == hit).expect("a member");
+    assert!(member.voter);
+    last(cluster.get(hit).propose(create("after"), DEADLINE).await.expect("two of three agree"));
+    cluster.stop().await;
+}
+
+/// A byte rots under a replica at work, on the leader of all: the scan meets it, the replica leaves, the others elect and
+/// go on, and it comes back whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rot_under_the_leader_is_found_and_repaired() {
+    let mut cluster = Cluster::start(3).await;
+    let (leader, _) = followers(&cluster).await;
+    fill(&cluster, leader, 0..150).await;
+    cluster.home(leader).state.flush().expect("flushed");
+    flip_in_the_middle(&tables(&cluster.data(leader))[0]);
+    let why = cluster.stopped(leader).await;
+    assert!(why.contains("family versions"), "{why}");
+    let next = cluster.leader().await;
+    assert_ne!(next, leader);
+    fill(&cluster, next, 150..160).await;
+    cluster.restart(leader).await;
+    cluster.until(leader, |status| status.ready).await;
+    cluster.same_state().await;
+    cluster.stop().await;
+}
+
+/// A row that nobody wrote, in a table without a fault: block checksums cannot tell, the hash does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_was_never_written_is_found_by_the_hash() {
+    let mut cluster = Cluster::start(3).await;
+    let (leader, followers) = followers(&cluster).await;
+    fill(&cluster, leader, 0..20).await;
+    cluster.wait_for_revision(20).await;
+    let hit = followers[0];
+    let mut batch = Batch::default();
+    let row = quilt_state::row::version(key("rogue").bytes(), quilt_proto::Revision::new(7));
+    let record = quilt_proto::Record { create_revision: 7, mod_revision: 7, value: "{}".into(), ..Default::default() };
+    batch.put(Family::Versions, row, prost::Message::encode_to_vec(&record));
+    cluster.home(hit).state.write(&batch).expect("written");
+    let why = cluster.stopped(hit).await;
+    assert!(why.contains("hash"), "{why}");
+    cluster.restart(hit).await;
+    cluster.until(hit, |status| status.ready).await;
+    cluster.same_state().await;
+    let view = cluster.get(hit).read(Consistency::Linearizable, DEADLINE).await.expect("readable");
+    assert_eq!(view.get(&key("rogue")).expect("readable"), None);
+    cluster.stop().await;
+}
+
+/// Two of three replicas are needed, one is gone and one has lost its state: nobody leads, and still the state is taken
+/// from the one that is left, after which there is a quorum.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_state_is_taken_from_a_peer_that_does_not_lead() {
+    let mut cluster = Cluster::start(3).await;
+    let (leader, followers) = followers(&cluster).await;
+    fill(&cluster, leader, 0..30).await;
+    cluster.wait_for_revision(30).await;
+    cluster.shut_down(leader).await;
+    cluster.shut_down(followers[0]).await;
+    std::fs::remove_dir_all(cluster.data(followers[0]).join("state")).expect("removed");
+    cluster.restart(followers[0]).await;
+    for id in &followers {
+        cluster.until(*id, |status| status.ready).await;
+    }
+    last(cluster.get(followers[1]).propose(create("after"), DEADLINE).await.expect("two of three agree"));
+    assert_eq!(cluster.same_state().await, 31);
+    cluster.restart(leader).await;
+    cluster.wait_for_revision(31).await;
+    cluster.same_state().await;
+    cluster.stop().await;
+}
+
+/// A log that was cut since is no obstacle: the state taken reaches as far as the log begins, and one that does not is
+/// refused by the one who asks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_state_is_replaced_behind_a_cut_log() {
+    let mut cluster = Cluster::start(3).await;
+    let (leader, followers) = followers(&cluster).await;
+    fill(&cluster, leader, 0..60).await;
+    cluster.wait_for_revision(60).await;
+    let hit = followers[0];
+    cluster.get(hit).admin().cut_log(0).await.expect("cut");
+    cluster.until(hit, |status| status.purged_index.is_some_and(|index| index >= 50)).await;
+    cluster.shut_down(hit).await;
+    // Its own snapshot covers as much; without it a peer is needed.
+    std::fs::remove_dir_all(cluster.data(hit).join("snapshots")).expect("removed");
+    std::fs::remove_file(cluster.data(hit).join("state/CURRENT")).expect("removed");
+    cluster.restart(hit).await;
+    cluster.until(hit, |status| status.ready).await;
+    cluster.same_state().await;
+    cluster.stop().await;
+}
+
+/// A replica that is alone and has no snapshot cannot make its state anew: it says so and does not start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn alone_it_says_what_to_do() {
+    let mut cluster = Cluster::start(1).await;
+    fill(&cluster, 1, 0..5).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    cluster.shut_down(1).await;
+    std::fs::remove_file(cluster.data(1).join("state/CURRENT")).expect("removed");
+    match cluster.try_restart(1).await {
+        Err(error @ OpenError::NoState { .. }) => {
+            assert!(error.to_string().contains("CURRENT") && error.to_string().contains("recovery.md"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
