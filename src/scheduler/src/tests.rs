@@ -297,7 +297,7 @@ fn a_replacement_changes_over_in_one_transaction() {
                 }
                 Some((Key::from_bytes(put.key.clone()).expect("a key"), value))
             }
-            op::Kind::Delete(_) => None,
+            op::Kind::Delete(_) | op::Kind::DeleteRange(_) => None,
         })
         .collect();
     let bound = &puts[&new_key];
