@@ -42,6 +42,7 @@ pub(super) fn check(history: &History, replay: &Replay, findings: &mut Findings)
     let mut replicas: BTreeMap<u16, Line> = BTreeMap::new();
     // Attempts under one key are one request, which began with the first of them.
     let mut keyed: BTreeMap<&str, Floor> = BTreeMap::new();
+    let ceilings = Ceilings::of(history);
     let mut answers: Vec<(Micros, Floor)> = Vec::new();
     for operation in order {
         let floor = all.floor_at(operation.invoked);
@@ -77,7 +78,14 @@ pub(super) fn check(history: &History, replay: &Replay, findings: &mut Findings)
             Places::Within(spans) => {
                 let fits = spans.iter().find(|(_, last)| *last >= least.revision);
                 match fits {
-                    Some((first, _)) => least.revision.max(*first),
+                    Some((first, _)) => {
+                        let taken = least.revision.max(*first);
+                        if let Some(later) = ceilings.contradicted(operation.returned, taken) {
+                            ahead(operation, taken, later, findings);
+                            continue;
+                        }
+                        taken
+                    }
                     None => {
                         let last = spans.last().map_or(0, |(_, last)| *last);
                         stale(operation, least, last, findings);
@@ -122,6 +130,58 @@ fn initial_events(history: &History, mut answers: Vec<(Micros, Floor)>, findings
                 findings.add(violation.through(connection.replica).at(shown));
             }
         }
+    }
+}
+
+/// What a request was answered stood only from a revision on that nobody had asked for when it was answered.
+fn ahead(operation: &Operation, taken: Revision, later: Floor, findings: &mut Findings) {
+    let check = match operation.outcome {
+        Outcome::Refused { .. } => "Refusal",
+        _ => "Order",
+    };
+    let explanation = format!(
+        "operation {} ({}) was answered what is right from revision {taken} on, though operation {}, which made revision {}, \
+         began after that",
+        operation.id,
+        named(operation),
+        later.by,
+        later.revision
+    );
+    findings.add(violation(operation, Promise::G1, check, explanation, Some(later)).at(taken));
+}
+
+/// Above what a request cannot stand: the first revision that was made by a write which began after its answer.
+#[derive(Debug)]
+struct Ceilings {
+    /// By the beginning of writes: the lowest revision of it and all that began later.
+    lowest: Vec<(Micros, Floor)>,
+}
+
+impl Ceilings {
+    fn of(history: &History) -> Self {
+        let writes = history.operations.iter().filter(|operation| operation.request.writes());
+        // Attempts under one key may show what an earlier one has made.
+        let writes = writes.filter(|operation| !matches!(operation.request, Request::Create { key: Some(_), .. }));
+        let made = writes.filter_map(|operation| match &operation.outcome {
+            Outcome::Object(seen) if seen.revision > 0 => {
+                Some((operation.invoked, Floor { revision: seen.revision, by: operation.id }))
+            }
+            _ => None,
+        });
+        let mut lowest: Vec<_> = made.collect();
+        lowest.sort_unstable();
+        let mut least: Option<Floor> = None;
+        for (_, made) in lowest.iter_mut().rev() {
+            let lower = least.map_or(*made, |least| least.min(*made));
+            (*made, least) = (lower, Some(lower));
+        }
+        Self { lowest }
+    }
+
+    /// The write that makes this place impossible for what was answered by then.
+    fn contradicted(&self, returned: Micros, taken: Revision) -> Option<Floor> {
+        let place = self.lowest.partition_point(|(invoked, _)| *invoked <= returned);
+        self.lowest.get(place).map(|(_, lowest)| *lowest).filter(|lowest| lowest.revision <= taken)
     }
 }
 
@@ -376,24 +436,31 @@ fn refused(replay: &Replay, request: &Request, code: u16, reason: &str) -> Place
         (404, Request::Create { .. }) => Places::Nowhere(format!("a create was refused with 404 {reason}")),
         (404, _) => {
             let mut absent = spans(course, &object.name, |life, _, _| life == Life::Gone);
-            // Before its first version there was nothing, unless it is older than the replay.
-            let first = course.track(&object.name).first().map_or(Revision::MAX, |first| first.revision);
-            if first > 0 {
-                absent.insert(0, (0, first - 1));
-            }
+            before_all(course, &object.name, &mut absent);
             Places::Within(absent)
         }
         (409, Request::Create { key: Some(_), .. }) => Places::Anywhere,
         (409, Request::Create { .. }) => Places::Within(spans(course, &object.name, |life, _, _| life == Life::There)),
+        // Also while nothing is there: whoever lost against a delete and has no time left to look again is told that somebody
+        // came first.
         (409, Request::Update { expected: Some(expected), .. } | Request::Delete { expected: Some(expected), .. }) => {
-            // Also while nothing is there: whoever lost against a delete and has no time left to look again is told that somebody
-            // came first.
-            Places::Within(spans(course, &object.name, |life, _, revision| life == Life::Gone || revision != *expected))
+            let mut other =
+                spans(course, &object.name, |life, _, revision| life == Life::Gone || revision != *expected);
+            before_all(course, &object.name, &mut other);
+            Places::Within(other)
         }
         (400 | 401 | 403 | 422, _) => {
             Places::Nowhere(format!("a valid request for {} was refused with {code} {reason}", object.name))
         }
         _ => Places::Anywhere,
+    }
+}
+
+/// Before its first version there was nothing, unless it is older than the replay.
+fn before_all(course: &Course, name: &str, spans: &mut Vec<(Revision, Revision)>) {
+    let first = course.track(name).first().map_or(Revision::MAX, |first| first.revision);
+    if first > 0 {
+        spans.insert(0, (0, first - 1));
     }
 }
 

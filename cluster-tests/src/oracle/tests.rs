@@ -207,6 +207,37 @@ fn a_watch_tightens_no_times() {
     assert_passes(&book.history);
 }
 
+/// A compare-and-set that lost to a deletion may be told so by 409; one whose object stood as expected all the time may not,
+/// and what is wrong convicts itself alone, not all that came later.
+#[test]
+fn a_lost_compare_is_refused_and_a_won_one_is_not() {
+    let mut book = Book::new(MAPS, Writers::Ours);
+    let update = || Request::Update { object: object("a"), value: "v2".into(), expected: Some(11) };
+    let delete = || Request::Delete { object: object("a"), expected: None };
+    book.create((10, 20), "a", "v1", Outcome::Object(shown("a", 11, "v1"))).event(
+        20,
+        EventKind::Added,
+        shown("a", 11, "v1"),
+    );
+    let mut wrong = Book { history: book.history.clone() };
+    book.ask((30, 40), delete(), Outcome::Done { uid: "uid-a".into() })
+        .event(40, EventKind::Deleted, shown("a", 12, "v1"))
+        .ask((35, 60), update(), refused(409))
+        .create((70, 80), "b", "v3", Outcome::Object(shown("b", 13, "v3")))
+        .event(80, EventKind::Added, shown("b", 13, "v3"))
+        .create((90, 99), "a", "v4", Outcome::Object(Seen { uid: "new".into(), ..shown("a", 14, "v4") }))
+        .event(99, EventKind::Added, Seen { uid: "new".into(), ..shown("a", 14, "v4") });
+    assert_passes(&book.history);
+    wrong
+        .ask((30, 40), update(), refused(409))
+        .create((70, 80), "b", "v3", Outcome::Object(shown("b", 12, "v3")))
+        .event(80, EventKind::Added, shown("b", 12, "v3"))
+        .ask((90, 95), delete(), Outcome::Done { uid: "uid-a".into() })
+        .event(95, EventKind::Deleted, shown("a", 13, "v1"));
+    let verdict = check(&wrong.history);
+    assert_eq!(verdict.found, [("Refusal".to_owned(), 1)].into(), "{verdict}");
+}
+
 /// Two reads one behind the other must not go back, though the write they show has never been answered.
 #[test]
 fn reads_do_not_go_back() {
