@@ -15,6 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::client::{Client, Credential};
@@ -35,6 +36,9 @@ const PROXY_HOSTS: u16 = 100;
 const ANSWER: Duration = Duration::from_secs(2);
 /// Within this a control plane of this size comes up, on a host that is busy too.
 const START: Duration = Duration::from_secs(60);
+
+/// Agents stop their containers within this.
+const AGENTS_STOP: Duration = Duration::from_secs(15);
 
 /// How a rig is made.
 #[derive(Debug, Clone)]
@@ -316,7 +320,7 @@ impl Rig {
     /// When one does not run.
     pub fn kill(&mut self, ids: &[u16]) -> Result<()> {
         for id in ids {
-            self.at_mut(*id)?.signal(rustix::process::Signal::KILL)?;
+            self.at_mut(*id)?.signal(Signal::KILL)?;
         }
         for id in ids {
             let status = self.at_mut(*id)?.wait()?;
@@ -451,7 +455,7 @@ impl Rig {
         if let Some(mut seat) = self.seats.remove(&id) {
             self.network.owners().remove(id);
             if seat.state() != State::Absent {
-                seat.signal(rustix::process::Signal::KILL)?;
+                seat.signal(Signal::KILL)?;
                 seat.wait()?;
             }
         }
@@ -460,8 +464,18 @@ impl Rig {
 }
 
 impl Drop for Rig {
+    /// Agents are asked to stop: a killed one leaves its containers running.
     fn drop(&mut self) {
+        for agent in &self.agents {
+            if let Some(pid) = i32::try_from(agent.id()).ok().and_then(Pid::from_raw) {
+                let _gone = kill_process(pid, Signal::TERM);
+            }
+        }
+        let begun = Instant::now();
         for agent in &mut self.agents {
+            while matches!(agent.try_wait(), Ok(None)) && begun.elapsed() < AGENTS_STOP {
+                std::thread::sleep(Duration::from_millis(20));
+            }
             let _gone = agent.kill();
             let _collected = agent.wait();
         }
