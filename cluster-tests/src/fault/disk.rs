@@ -1,7 +1,7 @@
 //! Disks that fail, fill, or take their time.
 
 use std::fmt::{self, Display, Formatter};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -109,6 +109,7 @@ impl Disk {
                 }
             };
             rig.layer(id)?.heal()?;
+            self.decided(rig, id).await;
             if rig.at_mut(id)?.ended()?.is_some() || rig.at(id)?.state() == State::Absent {
                 rig.network().owners().remove(id);
                 rig.launch(id)?;
@@ -118,6 +119,19 @@ impl Disk {
             proof.broken.extend(part.broken);
         }
         Ok(proof)
+    }
+
+    /// A replica that could not write may be about to stop: waits until it has, or says that it is well.
+    async fn decided(&self, rig: &mut Rig, id: u16) {
+        let begun = Instant::now();
+        while matches!(self.trouble, DiskTrouble::Full(_)) && begun.elapsed() < STOPS {
+            let runs = rig.at(id).is_ok_and(|seat| seat.is_there());
+            let well = runs && rig.status(id).await.is_ok_and(|status| status["error"].is_null());
+            if !runs || well {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// A slow disk may cost its leader the lead, once; elections that follow each other would cost everybody.

@@ -168,6 +168,13 @@ impl Seat {
         Ok(Some(Ended { status, last_words: lines.into_iter().rev().collect::<Vec<_>>().join(" | ") }))
     }
 
+    /// Whether the system still shows its process as more than the remains of one.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        let about = self.pid().ok().and_then(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok());
+        about.is_some_and(|about| about.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z')))
+    }
+
     /// Whether the system says that its process is stopped in its middle.
     ///
     /// # Errors
