@@ -42,7 +42,7 @@ impl Answers {
     }
 
     /// Requests whose outcome somebody waits for.
-    #[cfg(test)]
+    #[cfg(all(test, not(simulated)))]
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.lock().len()
     }

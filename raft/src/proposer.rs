@@ -239,7 +239,7 @@ impl Proposer {
     }
 
     /// Requests queued or proposed.
-    #[cfg(test)]
+    #[cfg(all(test, not(simulated)))]
     pub(crate) fn known(&self) -> usize {
         self.queue.lock().known.len()
     }

@@ -143,7 +143,7 @@ impl Requests {
     }
 
     /// Requests that wait for an answer.
-    #[cfg(test)]
+    #[cfg(all(test, not(simulated)))]
     pub(crate) fn open(&self) -> usize {
         self.table.lock().open.len()
     }

@@ -15,9 +15,9 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::type_config::TypeConfigExt;
 use openraft::{OptionalSend, RaftSnapshotBuilder, StorageError};
 use quilt_state::{Machine, Store};
-#[cfg(test)]
+#[cfg(all(test, not(simulated)))]
 use quilt_storage::{Home, Identity};
-#[cfg(test)]
+#[cfg(all(test, not(simulated)))]
 use tempfile::TempDir;
 
 use crate::applied::Applied;
@@ -177,10 +177,10 @@ impl StoreBuilder<TypeConfig, LogStore, Carried> for OnMemory {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(simulated)))]
 struct OnDisk;
 
-#[cfg(test)]
+#[cfg(all(test, not(simulated)))]
 impl StoreBuilder<TypeConfig, LogStore, Carried, (TempDir, Home)> for OnDisk {
     async fn build(&self) -> Result<((TempDir, Home), LogStore, Carried), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -198,6 +198,7 @@ fn openraft_suite_on_memory() {
 }
 
 /// The suite passes on RocksDB.
+#[cfg(not(simulated))]
 #[test]
 fn openraft_suite_on_rocksdb() {
     TypeConfig::run(async { Suite::test_all(OnDisk).await }).expect("the suite passes");

@@ -2,7 +2,7 @@
 
 mod assemble;
 mod decision;
-#[cfg(test)]
+#[cfg(all(test, not(simulated)))]
 mod leaks;
 mod options;
 #[cfg(test)]
