@@ -3,6 +3,7 @@
 mod connection;
 mod control;
 mod convert;
+mod credit;
 mod election;
 #[cfg(simulated)]
 mod modelled;

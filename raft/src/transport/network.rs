@@ -18,6 +18,7 @@ use openraft::type_config::TypeConfigExt;
 use openraft::{OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 
 use super::connection::Connection;
+use super::credit::Credit;
 use super::{PeerError, Peers, answer, convert, snapshot};
 use crate::applied::Applied;
 use crate::host;
@@ -190,7 +191,8 @@ impl RaftNetworkV2<TypeConfig> for Client {
             let mut client = connection.data();
             let term = Arc::new(AtomicU64::new(0));
             let leads = Arc::clone(&term);
-            let requests = futures::stream::once(std::future::ready(first)).chain(input).then(move |request| {
+            let credit = Arc::new(Credit::default());
+            let requests = credit.requests(first, input).then(move |request| {
                 leads.store(request.vote.leader_id.term, Ordering::Relaxed);
                 async move {
                     // Only that more is committed: whoever waits here for just that is to be answered first.
@@ -220,7 +222,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
                 }
                 Ok(result)
             });
-            Ok(results.boxed())
+            Ok(credit.answers(results).boxed())
         })
     }
 
