@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use crate::applied::Applied;
 use crate::error::WatchError;
-use crate::host;
+use crate::host::{self, exhibit};
 use crate::view::View;
 
 /// Events given to a watcher at once, unless one transaction alone has more.
@@ -208,6 +208,7 @@ impl Hub {
             };
             Arc::clone(ring.slots.entry(prefix.bytes().clone()).or_insert_with(fresh))
         };
+        let from = if exhibit!(DuplicateOnResume) { Revision::new(from.get().saturating_sub(1)) } else { from };
         EventStream { hub: Arc::clone(self), slot, prefix, position: from, admitted: false }
     }
 }
@@ -251,6 +252,7 @@ impl EventStream {
             match self.look()? {
                 Look::Found(batch) => return Ok(batch),
                 Look::Idle => woken.await,
+                Look::Behind if exhibit!(EventsDropped) => self.position = self.hub.ring.lock().head,
                 Look::Behind => {
                     if let Some(batch) = self.read_history()? {
                         return Ok(batch);
@@ -265,6 +267,9 @@ impl EventStream {
     #[must_use]
     pub fn position(&self) -> Revision {
         let ring = self.hub.ring.lock();
+        if exhibit!(BookmarkAhead) {
+            return self.position.max(ring.head);
+        }
         let quiet = self.admitted && self.slot.last_match.load(Ordering::Relaxed) <= self.position.get();
         if quiet { self.position.max(ring.head) } else { self.position }
     }
@@ -310,7 +315,7 @@ impl EventStream {
         let mut events = Vec::new();
         let mut upto = ring.head;
         for txn in ring.txns.range(start..) {
-            if events.len() >= BATCH_EVENTS {
+            if events.len() >= BATCH_EVENTS || exhibit!(TxnSplit) && !events.is_empty() {
                 break;
             }
             let matching = txn.events.iter().filter(|event| event.revision > from && self.prefix.contains(&event.key));
@@ -318,6 +323,11 @@ impl EventStream {
             events.extend(matching.cloned());
             if events.len() > before {
                 upto = txn.end;
+            }
+            if exhibit!(TxnSplit) && events.len() > 1 {
+                events.truncate(1);
+                upto = events[0].revision;
+                break;
             }
         }
         if events.is_empty() {

@@ -78,7 +78,7 @@ pub use view::{Consistency, Limit, Page, View};
 /// What only the simulation sees: the modelled host and network, and a look at what the agreement layer stores.
 #[cfg(simulated)]
 pub mod model {
-    pub use crate::host::modelled::{Dice, Host, Moment, World, now_ns, sleep, watch, yield_now};
+    pub use crate::host::modelled::{Dice, Exhibit, Host, Moment, World, now_ns, sleep, watch, yield_now};
     pub use crate::inspect::{membership, vote};
     pub use crate::storage_suite::passes_on;
     pub use crate::transport::{Net, Weather};

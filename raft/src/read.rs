@@ -14,7 +14,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::applied::Applied;
 use crate::courier::Destination;
 use crate::error::ReadError;
-use crate::host::watch;
+use crate::host::{exhibit, watch};
 use crate::state_machine::Raft;
 use crate::transport::Peers;
 use crate::types::TypeConfig;
@@ -74,6 +74,7 @@ impl ReadIndex {
         let confirmed = self.ask().ok_or(ReadError::NoLeader)?;
         let wait = async {
             let index = confirmed.await.map_err(|_| ReadError::Stopped)?;
+            let index = if exhibit!(ReadBeforeApplied) { 0 } else { index };
             let mut applied = self.applied.watch();
             let reached = applied.wait_for(|mark| mark.index >= index).await.map(drop);
             reached.map_err(|_| ReadError::Stopped)
@@ -144,6 +145,11 @@ pub(crate) async fn confirm(raft: &Raft) -> Result<u64, Round> {
     use openraft::errors::RaftError;
 
     let asked = TypeConfig::timeout(ROUND_TIMEOUT, raft.get_read_linearizer(ReadPolicy::ReadIndex)).await;
+    if exhibit!(LeaseRead) {
+        use openraft::async_runtime::watch::WatchReceiver as _;
+
+        return Ok(raft.metrics().borrow_watched().last_applied.map_or(0, |id| id.index));
+    }
     match asked {
         Ok(Ok(linearizer)) => Ok(linearizer.read_log_id().index()),
         Ok(Err(RaftError::Fatal(_))) => Err(Round::Stopped),

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::applied::Mark;
 use crate::error::ProposeError;
-use crate::host::{self, watch};
+use crate::host::{self, exhibit, watch};
 use crate::leadership::LeaderId;
 use crate::types::TypeConfig;
 
@@ -203,7 +203,10 @@ impl Requests {
             table.sent_to = leadership;
             table.look_at = now + RESEND_LOOK;
         }
-        let answered_below = table.open.keys().next().copied().unwrap_or(table.next);
+        let mut answered_below = table.open.keys().next().copied().unwrap_or(table.next);
+        if exhibit!(OutcomeForgotten) {
+            answered_below = table.next;
+        }
         let mut txns = Vec::new();
         let mut bytes = 0;
         while let Some(sequence) = table.due.front() {
@@ -219,7 +222,16 @@ impl Requests {
             open.sent = Some(now);
             open.due = false;
             open.sends = open.sends.saturating_add(1);
-            txns.push((Arc::clone(&open.txn), open.fence));
+            let mut txn = Arc::clone(&open.txn);
+            if exhibit!(ExpiryIgnored) {
+                Arc::make_mut(&mut txn).expires_at_ms = 0;
+            }
+            if exhibit!(DedupeDropped)
+                && let Some(id) = &mut Arc::make_mut(&mut txn).request_id
+            {
+                id.sequence += u64::from(open.sends - 1) << 40;
+            }
+            txns.push((txn, open.fence));
             table.due.pop_front();
         }
         (!txns.is_empty()).then_some(Outgoing { session, answered_below, txns })

@@ -17,6 +17,7 @@ use crate::ballot::MILESTONE;
 use crate::clock::Clock;
 use crate::codec;
 use crate::history::Written;
+use crate::host::exhibit;
 use crate::hub::Hub;
 use crate::recovery;
 use crate::requests::Requests;
@@ -129,7 +130,13 @@ impl Applier {
         let mut inputs = Vec::with_capacity(batch.len());
         let mut responders = Vec::with_capacity(batch.len());
         for (entry, responder) in batch {
-            inputs.push(recovery::input(&entry)?);
+            let mut input = recovery::input(&entry)?;
+            if exhibit!(ClockInApply)
+                && let Payload::Entry(entry) = &mut input.payload
+            {
+                entry.at_ms = crate::host::wall_ms();
+            }
+            inputs.push(input);
             responders.push((entry.log_id.index, responder));
         }
         let Some(term) = inputs.last().map(|input| input.position.term) else { return Ok(()) };
@@ -177,7 +184,9 @@ impl Applier {
             revision
         };
         tracing::info!(?last, %revision, "installed a snapshot");
-        listeners.hub.reset(revision);
+        if !exhibit!(GapAfterSnapshot) {
+            listeners.hub.reset(revision);
+        }
         listeners.requests.installed(self.mark(), &self.machine);
         Ok(())
     }

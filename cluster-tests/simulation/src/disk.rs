@@ -18,6 +18,7 @@ use quilt_state::{Batch, Family, MemoryStore, Step, Store, StoreError, row};
 use quilt_storage::{Bounds, Completion, LogEngine, LogError, LogPosition, LogRecord, MemoryLog};
 use tokio::sync::Notify;
 
+use crate::flaw::Flaw;
 use crate::ledger::Ledger;
 use crate::sight::{Changed, Mark, Sight};
 use crate::snapshot::{Kept, Snapshots};
@@ -203,7 +204,13 @@ impl Disk {
         let mut state = self.state.lock();
         let state = &mut *state;
         state.boot += 1;
-        state.unflushed.clear();
+        let unflushed = std::mem::take(&mut state.unflushed);
+        if Flaw::AppliedIndexApart.is_shown() {
+            for mut batch in unflushed {
+                batch.writes.retain(|write| write.key != row::MACHINE);
+                put(&mut state.flushed, &batch);
+            }
+        }
         let mut bytes = std::mem::take(&mut state.written);
         if end == End::Power {
             let kept = usize::try_from(state.dice.between(0, bytes.len() as u64)).unwrap_or(0);
@@ -221,6 +228,10 @@ impl Disk {
         while let Some((kind, behind)) = unframe(rest) {
             state.synced.take(kind);
             rest = behind;
+        }
+        if Flaw::TailCutTooFar.is_shown() {
+            // A whole record is taken for a torn one.
+            state.synced.records.pop_last();
         }
     }
 
@@ -291,6 +302,12 @@ impl Log {
                 let mut queue = self.queue.lock();
                 (std::mem::take(&mut queue.bytes), std::mem::take(&mut queue.waiting))
             };
+            let waiting = if Flaw::AckBeforeSync.is_shown() {
+                waiting.into_iter().for_each(|done| done(Ok(())));
+                Vec::new()
+            } else {
+                waiting
+            };
             let (takes, fails) = {
                 let mut state = self.disk.state.lock();
                 if state.boot != self.boot {
@@ -301,7 +318,10 @@ impl Log {
                 (state.dice.between(least, most), std::mem::take(&mut state.habit.fail_next))
             };
             sleep(Duration::from_micros(takes)).await;
-            if fails {
+            if fails && Flaw::FailedSyncIgnored.is_shown() {
+                // The pages count as clean now.
+                self.disk.state.lock().written.clear();
+            } else if fails {
                 let reason: Arc<str> = "the modelled disk failed a sync".into();
                 let mut queue = self.queue.lock();
                 queue.stopped = Some(Arc::clone(&reason));
@@ -392,7 +412,13 @@ impl LogEngine for Log {
     fn save_vote(&self, vote: Bytes, done: Completion) {
         let seen = model::vote(&vote);
         let frames = [Kind::Vote(vote.clone())];
-        if self.change(Some(done), frames, |log, done| log.save_vote(vote, done))
+        let done = if Flaw::VoteNotSynced.is_shown() {
+            done(Ok(()));
+            None
+        } else {
+            Some(done)
+        };
+        if self.change(done, frames, |log, done| log.save_vote(vote, done))
             && let Some((term, candidate, leads)) = seen
         {
             self.disk.ledger.see(&Sight::Voted { replica: self.disk.replica, term, candidate, leads });
@@ -407,7 +433,10 @@ impl LogEngine for Log {
     }
 
     fn purge(&self, upto: LogPosition, done: Completion) {
-        let LogPosition { index, term, leader } = upto;
+        let LogPosition { index, term, leader } = match self.visible.bounds().last {
+            Some(last) if Flaw::PurgePastDurable.is_shown() => last,
+            _ => upto,
+        };
         let frames = [Kind::Purge(Framed { index, term, leader, payload: Bytes::new() })];
         self.change(Some(done), frames, |log, done| log.purge(upto, done));
     }
@@ -498,6 +527,10 @@ impl Rocks {
             }
             state.unflushed.clear();
             state.flushed.clone_from(rows);
+            if Flaw::HalfInstalled.is_shown() {
+                state.flushed.remove(&Family::Changes);
+                state.flushed.remove(&Family::Versions);
+            }
             state.snapshot = Some(snapshot);
         }
         self.visible.load(rows.clone());

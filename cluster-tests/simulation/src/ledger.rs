@@ -6,10 +6,10 @@ use std::io::Write as _;
 
 use parking_lot::Mutex;
 use quilt_raft_simulated::model::now_ns;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::invariant::{self, Invariant};
-use crate::sight::Sight;
+use crate::sight::{Sight, Wrote};
 
 /// A rule was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +56,29 @@ impl Ledger {
     pub(crate) fn see(&self, sight: &Sight<'_>) {
         let mut state = self.state.lock();
         let state = &mut *state;
-        state.note(&format_args!("{sight:?}"));
+        match sight {
+            // Of what is long only a sum: what it says is compared with what others say.
+            Sight::Appended { replica, before, records } => {
+                let sum = records.iter().fold(0, |sum: u64, record| sum.rotate_left(7) ^ xxh3_64(&record.payload));
+                let last = records.last().map(|record| (record.index, record.term));
+                state.note(&format_args!("Appended {replica} {before:?} {last:?} {sum:016x}"));
+            }
+            Sight::Applied { replica, mark, changes, voters } => {
+                let revisions = changes.first().map(|first| first.0).zip(changes.last().map(|last| last.0));
+                state.note(&format_args!("Applied {replica} {mark:?} {revisions:?} {voters:?}"));
+            }
+            Sight::Delivered { replica, from, events, upto, .. } => {
+                state.note(&format_args!("Delivered {replica} {from} {upto} {}", events.len()));
+            }
+            Sight::Asked { request, writes } => state.note(&format_args!("Asked {request} {}", Writes(writes))),
+            Sight::Booted { replica, vote, bounds, mark, .. } => {
+                state.note(&format_args!("Booted {replica} {vote:?} {bounds:?} {mark:?}"));
+            }
+            Sight::ReadEnded { read, replica, revision, .. } => {
+                state.note(&format_args!("ReadEnded {read:?} {replica} {revision}"));
+            }
+            short => state.note(&format_args!("{short:?}")),
+        }
         if state.violation.is_some() {
             return;
         }
@@ -121,5 +143,19 @@ impl State {
             // A dump that cannot be written is only shorter.
             let _ = dump.write_all(self.line.as_bytes());
         }
+    }
+}
+
+/// The writes of a transaction, in one line.
+struct Writes<'a>(&'a [Wrote]);
+
+impl std::fmt::Display for Writes<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for Wrote { key, value, expected } in self.0 {
+            let key = String::from_utf8_lossy(key).replace('\0', "/");
+            let value = value.as_ref().map(|value| String::from_utf8_lossy(&value[..value.len().min(16)]).into_owned());
+            write!(f, "{key} = {value:?} at {expected:?}; ")?;
+        }
+        Ok(())
     }
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use simulation::{Options, run};
+use simulation::{Options, museum, run};
 
 /// Runs whole control planes in virtual time, from seeds.
 #[derive(Parser)]
@@ -32,6 +32,12 @@ struct Args {
     /// Says only which seeds fail, and the sum.
     #[arg(long)]
     quiet: bool,
+    /// Runs the bug museum instead: fails if a planted bug survives.
+    #[arg(long)]
+    museum: bool,
+    /// Looks for a seed of `--seeds` that convicts each planted bug whose name contains this.
+    #[arg(long)]
+    convict: Option<String>,
 }
 
 fn range(text: &str) -> Result<Range<u64>, String> {
@@ -65,8 +71,26 @@ fn main() -> Result<ExitCode> {
     // Virtual seconds are whole; a part of one is none.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let seconds = (args.minutes * 60.0).max(1.0) as u64;
-    let options = Options { seconds, trace: args.trace };
     let mut out = std::io::stdout().lock();
+    if args.museum {
+        let all = museum::run(|trial| drop(writeln!(out, "{trial}")));
+        return Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    if let Some(name) = &args.convict {
+        for piece in museum::PIECES.iter().filter(|piece| piece.name.contains(name.as_str())) {
+            let mut piece = *piece;
+            piece.seconds = seconds;
+            for seed in args.seeds.clone() {
+                let trial = museum::try_one(piece, Some(seed));
+                if trial.is_convicted() || seed + 1 == args.seeds.end {
+                    writeln!(out, "{trial}")?;
+                    break;
+                }
+            }
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let options = Options { seconds, trace: args.trace };
     let report = run(args.seeds, &options, |verdict| {
         if !args.quiet || verdict.violation.is_some() {
             // Whoever reads may have gone; the exit code still tells.

@@ -8,6 +8,7 @@ use quilt_raft_simulated::{SnapshotFailed, SnapshotHome, SnapshotSink, SnapshotS
 use quilt_state::{Family, Position};
 
 use crate::disk::{Rocks, Rows};
+use crate::flaw::Flaw;
 
 fn failed(error: impl std::fmt::Display) -> SnapshotFailed {
     SnapshotFailed(error.to_string())
@@ -94,6 +95,9 @@ impl SnapshotHome for Snapshots {
         let (rows, machine) = self.store.checkpoint().ok_or_else(|| failed("nothing has been applied yet"))?;
         let mut content = Content::default();
         for (family, rows) in rows {
+            if family == Family::Sessions && Flaw::SessionsNotInSnapshot.is_shown() {
+                continue;
+            }
             let family = Family::ALL.iter().position(|known| *known == family).unwrap_or_default();
             let family = u32::try_from(family).unwrap_or_default();
             content.rows.extend(rows.into_iter().map(|(key, value)| Row { family, key, value }));
@@ -102,7 +106,7 @@ impl SnapshotHome for Snapshots {
         let manifest = Manifest {
             index: machine.applied_index,
             term: machine.applied_term,
-            membership: machine.membership,
+            membership: if Flaw::MembershipNotInSnapshot.is_shown() { Bytes::new() } else { machine.membership },
             bytes: content.len() as u64,
             sum: xxhash_rust::xxh3::xxh3_64(&content),
         };

@@ -2,6 +2,7 @@
 //! killed, paused, and given clocks that run wrong. One thread, virtual time, and every draw from one seed.
 
 mod dice;
+mod exhibit;
 mod host;
 mod instant;
 mod runtime;
@@ -9,6 +10,7 @@ pub mod watch;
 mod world;
 
 pub use dice::Dice;
+pub use exhibit::Exhibit;
 pub(crate) use host::Handle;
 pub use host::Host;
 pub(crate) use host::JoinHandle;

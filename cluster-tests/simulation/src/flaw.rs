@@ -1,0 +1,42 @@
+//! The bug museum's exhibits below the agreement layer: what a disk, or the code that uses it, could get wrong.
+
+use std::cell::Cell;
+
+/// One planted bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    /// The log says that it is durable before it is.
+    AckBeforeSync,
+    /// A vote is answered before it is durable.
+    VoteNotSynced,
+    /// A failed sync is taken for one that went well.
+    FailedSyncIgnored,
+    /// Rows and the position they stand at are not written as one.
+    AppliedIndexApart,
+    /// Recovery takes the last whole record for a torn one.
+    TailCutTooFar,
+    /// The log is purged up to its end, whatever the state holds.
+    PurgePastDurable,
+    /// What is left of an install that a crash interrupted counts as the state.
+    HalfInstalled,
+    /// A snapshot does not hold what was answered to whom.
+    SessionsNotInSnapshot,
+    /// A snapshot does not say who the members are.
+    MembershipNotInSnapshot,
+}
+
+thread_local! {
+    static SHOWN: Cell<Option<Flaw>> = const { Cell::new(None) };
+}
+
+impl Flaw {
+    /// Plants one bug in everything that runs on this thread, or none.
+    pub(crate) fn show(which: Option<Self>) {
+        SHOWN.set(which);
+    }
+
+    /// Whether it is planted.
+    pub(crate) fn is_shown(self) -> bool {
+        SHOWN.get() == Some(self)
+    }
+}

@@ -1,0 +1,47 @@
+//! The bug museum's exhibits in the agreement layer: bugs it could have, each of which the simulation must convict. Only
+//! compiled for the simulation, and off unless a run asks for one.
+
+use std::cell::Cell;
+
+/// One planted bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exhibit {
+    /// A leader answers a read without asking anybody whether it still leads.
+    LeaseRead,
+    /// A follower answers a read before it has applied up to the read index.
+    ReadBeforeApplied,
+    /// A request that is sent again has another id.
+    DedupeDropped,
+    /// The outcome of a request is forgotten before its owner has it.
+    OutcomeForgotten,
+    /// A transaction carries no expiry, and its owner believes it does.
+    ExpiryIgnored,
+    /// Apply reads this host's clock.
+    ClockInApply,
+    /// A watch that has fallen behind goes on at the present.
+    EventsDropped,
+    /// A watch that is taken up again begins one transaction early.
+    DuplicateOnResume,
+    /// A delivery ends within a transaction.
+    TxnSplit,
+    /// A bookmark stands at the present, delivered or not.
+    BookmarkAhead,
+    /// A replica that installs a snapshot tells its watches nothing.
+    GapAfterSnapshot,
+}
+
+thread_local! {
+    static SHOWN: Cell<Option<Exhibit>> = const { Cell::new(None) };
+}
+
+impl Exhibit {
+    /// Plants one bug in everything that runs on this thread, or none.
+    pub fn show(which: Option<Self>) {
+        SHOWN.set(which);
+    }
+
+    /// Whether it is planted.
+    pub(crate) fn is_shown(self) -> bool {
+        SHOWN.get() == Some(self)
+    }
+}
