@@ -54,6 +54,8 @@ pub const PIECES: &[Piece] = &[
     agreement("outcome forgotten before it was answered", "apply", Exhibit::OutcomeForgotten, 1, 60),
     agreement("transaction applied after its expiry", "apply", Exhibit::ExpiryIgnored, 1, 60),
     agreement("lease read after a pause", "reads", Exhibit::LeaseRead, 1, 60),
+    agreement("late answer credited to a later append", "reads", Exhibit::LateAnswerCredited, 19, 60),
+    agreement("state ahead of its log left uncovered", "consensus seam", Exhibit::AheadOfLogUncovered, 13, 60),
     agreement("follower read without waiting for the read index", "reads", Exhibit::ReadBeforeApplied, 1, 60),
     agreement("events dropped for a slow reader", "watch", Exhibit::EventsDropped, 1, 60),
     agreement("duplicate on resume", "watch", Exhibit::DuplicateOnResume, 1, 60),

@@ -17,6 +17,7 @@ use futures::stream::{Stream, StreamExt, poll_fn};
 use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
 use parking_lot::Mutex;
 
+use crate::host::exhibit;
 use crate::types::{LogId, TypeConfig};
 
 /// What one stream of appends has under way.
@@ -118,6 +119,7 @@ impl Credit {
                 let next = state.sent.front();
                 if let Ok(Ok(matching)) = &answer
                     && next.is_some_and(|next| next <= matching)
+                    && !exhibit!(LateAnswerCredited)
                 {
                     continue;
                 }

@@ -8,6 +8,8 @@ use std::cell::Cell;
 pub enum Exhibit {
     /// A leader answers a read without asking anybody whether it still leads.
     LeaseRead,
+    /// A late answer to an append counts as one to a later append, as openraft has it.
+    LateAnswerCredited,
     /// A follower answers a read before it has applied up to the read index.
     ReadBeforeApplied,
     /// A request that is sent again has another id.
@@ -16,6 +18,8 @@ pub enum Exhibit {
     OutcomeForgotten,
     /// A transaction carries no expiry, and its owner believes it does.
     ExpiryIgnored,
+    /// A replica starts over a state that is ahead of its log and of its snapshot.
+    AheadOfLogUncovered,
     /// Apply reads this host's clock.
     ClockInApply,
     /// A watch that has fallen behind goes on at the present.
