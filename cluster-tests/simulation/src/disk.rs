@@ -411,12 +411,12 @@ impl LogEngine for Log {
 
     fn save_vote(&self, vote: Bytes, done: Completion) {
         let seen = model::vote(&vote);
-        let frames = [Kind::Vote(vote.clone())];
-        let done = if Flaw::VoteNotSynced.is_shown() {
+        // Whatever is not synced may be gone with the process; here it always is.
+        let (frames, done) = if Flaw::VoteNotSynced.is_shown() {
             done(Ok(()));
-            None
+            (None, None)
         } else {
-            Some(done)
+            (Some(Kind::Vote(vote.clone())), Some(done))
         };
         if self.change(done, frames, |log, done| log.save_vote(vote, done))
             && let Some((term, candidate, leads)) = seen
