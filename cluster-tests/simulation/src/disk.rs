@@ -411,14 +411,8 @@ impl LogEngine for Log {
 
     fn save_vote(&self, vote: Bytes, done: Completion) {
         let seen = model::vote(&vote);
-        // Whatever is not synced may be gone with the process; here it always is.
-        let (frames, done) = if Flaw::VoteNotSynced.is_shown() {
-            done(Ok(()));
-            (None, None)
-        } else {
-            (Some(Kind::Vote(vote.clone())), Some(done))
-        };
-        if self.change(done, frames, |log, done| log.save_vote(vote, done))
+        let frames = [Kind::Vote(vote.clone())];
+        if self.change(Some(done), frames, |log, done| log.save_vote(vote, done))
             && let Some((term, candidate, leads)) = seen
         {
             self.disk.ledger.see(&Sight::Voted { replica: self.disk.replica, term, candidate, leads });

@@ -7,8 +7,6 @@ use std::cell::Cell;
 pub(crate) enum Flaw {
     /// The log says that it is durable before it is.
     AckBeforeSync,
-    /// A vote is answered before it is durable.
-    VoteNotSynced,
     /// A failed sync is taken for one that went well.
     FailedSyncIgnored,
     /// Rows and the position they stand at are not written as one.

@@ -53,11 +53,6 @@ async fn follow(scene: Arc<Scene>, mut dice: Dice, replica: Replica, prefix: Key
             // A slow reader.
             sleep(Duration::from_millis(dice.between(10, 4_000))).await;
         }
-        if dice.percent(30) {
-            // A bookmark may be asked for at any time; what lies before it and was not delivered is lost with it.
-            let upto = stream.position().get();
-            scene.ledger.see(&Sight::Idle { prefix: &prefix, replica: id, from, upto });
-        }
         let patience = Duration::from_millis(dice.between(5, 1_500));
         let next = {
             let (next, late) = (std::pin::pin!(stream.next()), std::pin::pin!(sleep(patience)));

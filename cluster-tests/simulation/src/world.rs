@@ -332,10 +332,7 @@ impl Scene {
             let members = self.members()?;
             let marks: Vec<_> = members
                 .iter()
-                .map(|(_, _, status)| {
-                    let voters: Vec<_> = status.members.iter().map(|member| (member.id, member.voter)).collect();
-                    (status.applied_index, status.revision, status.state_hash.clone(), voters)
-                })
+                .map(|(_, _, status)| (status.applied_index, status.revision, status.state_hash.clone()))
                 .collect();
             if marks.windows(2).all(|pair| pair[0] == pair[1]) { Ok(members) } else { Err(format!("{marks:?}")) }
         };
