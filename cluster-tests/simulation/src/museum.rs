@@ -45,19 +45,19 @@ pub const PIECES: &[Piece] = &[
     disk("whole record taken for a torn tail", "votes and log", Flaw::TailCutTooFar, 3, 60),
     disk("purge past the durable applied index", "votes and log", Flaw::PurgePastDurable, 1, 60),
     disk("applied index outside the batch", "apply", Flaw::AppliedIndexApart, 1, 60),
-    disk("half-installed snapshot survives a crash", "apply", Flaw::HalfInstalled, 1, 60),
+    disk("half-installed snapshot survives a crash", "apply", Flaw::HalfInstalled, 12, 60),
     disk("dedupe table missing in the snapshot", "apply", Flaw::SessionsNotInSnapshot, 1, 60),
     disk("membership missing in the snapshot", "consensus seam", Flaw::MembershipNotInSnapshot, 14, 60),
     agreement("clock in apply", "apply", Exhibit::ClockInApply, 1, 60),
     agreement("request sent again under another id", "apply", Exhibit::DedupeDropped, 1, 60),
     agreement("outcome forgotten before it was answered", "apply", Exhibit::OutcomeForgotten, 1, 60),
-    agreement("transaction applied after its expiry", "apply", Exhibit::ExpiryIgnored, 7, 60),
+    agreement("transaction applied after its expiry", "apply", Exhibit::ExpiryIgnored, 16, 60),
     agreement("lease read after a pause", "reads", Exhibit::LeaseRead, 1, 60),
     agreement("follower read without waiting for the read index", "reads", Exhibit::ReadBeforeApplied, 1, 60),
     agreement("events dropped for a slow reader", "watch", Exhibit::EventsDropped, 1, 60),
     agreement("duplicate on resume", "watch", Exhibit::DuplicateOnResume, 1, 60),
     agreement("one transaction split in two deliveries", "watch", Exhibit::TxnSplit, 1, 60),
-    agreement("gap on the replica that installed a snapshot", "watch", Exhibit::GapAfterSnapshot, 1, 60),
+    agreement("gap on the replica that installed a snapshot", "watch", Exhibit::GapAfterSnapshot, 68, 60),
 ];
 
 /// A change of the product changes what a seed does. An exhibit has this many in a row to be convicted by.
