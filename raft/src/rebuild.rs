@@ -1,4 +1,5 @@
-//! A replica whose state was lost and whose log was not: takes the state of a peer before it goes to work.
+//! A replica whose state and log do not fit each other when it starts: one that has lost its state takes that of a peer,
+//! and one whose state is ahead of its log covers it by a snapshot, before it goes to work.
 //!
 //! Everything others rely on is in the log and the vote, so it comes back under its own number. What a peer has applied
 //! is committed; a state ahead of the own log is one that a crash could have left as well. Nobody has to lead for this:
@@ -11,12 +12,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::type_config::TypeConfigExt;
-use quilt_state::Position;
+use quilt_state::{Machine, Position, Store};
 use quilt_storage::LogEngine;
 use tokio::sync::oneshot;
 
 use crate::error::OpenError;
-use crate::snapshot::{SnapshotFailed, SnapshotHome};
+use crate::host::exhibit;
+use crate::snapshot::{SnapshotFailed, SnapshotHome, blocking};
 use crate::transport::{Peers, fetch};
 use crate::types::TypeConfig;
 
@@ -122,10 +124,22 @@ async fn fit_log(log: &Arc<dyn LogEngine>, position: Position) -> Result<(), Sna
     durable.await.map_err(|_| SnapshotFailed("the log has ended".into()))?.map_err(failed)
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, SnapshotFailed> + Send + 'static,
-) -> Result<T, SnapshotFailed> {
-    TypeConfig::spawn_blocking(work).await.unwrap_or_else(|error| Err(SnapshotFailed(error.to_string())))
+/// Makes a snapshot of a state that is ahead of its log, as it may be after the power went: openraft lets go of the whole
+/// log then, and counts on a snapshot for what is gone. Without one this replica could bring up no other.
+pub(crate) async fn cover(
+    machine: &Machine<dyn Store>,
+    log: &dyn LogEngine,
+    snapshots: &Arc<dyn SnapshotHome>,
+) -> Result<(), SnapshotFailed> {
+    let Some(applied) = machine.position() else { return Ok(()) };
+    let ends = log.bounds().last.map_or(0, |last| last.index);
+    let covered = snapshots.newest().map_or(0, |newest| newest.position().index);
+    if ends >= applied.index || covered >= applied.index || exhibit!(AheadOfLogUncovered) {
+        return Ok(());
+    }
+    tracing::info!(applied = applied.index, ends, covered, "the state is ahead of the log");
+    let snapshots = Arc::clone(snapshots);
+    blocking(move || snapshots.build().map(drop)).await
 }
 
 #[cfg(test)]

@@ -47,6 +47,7 @@ pub struct Scanned {
     pub fits: bool,
 }
 
+#[derive(Clone)]
 pub(crate) struct Scan {
     pub(crate) applied: Arc<Applied>,
     pub(crate) audit: Arc<Audit>,
@@ -115,13 +116,7 @@ impl Scan {
         &self,
         work: impl FnOnce(&Self) -> Result<T, ApplyError> + Send + 'static,
     ) -> Result<T, ApplyError> {
-        let scan = Self {
-            applied: Arc::clone(&self.applied),
-            audit: Arc::clone(&self.audit),
-            snapshots: Arc::clone(&self.snapshots),
-            pace: self.pace,
-            last: Arc::clone(&self.last),
-        };
+        let scan = self.clone();
         let done = TypeConfig::spawn_blocking(move || work(&scan)).await;
         done.unwrap_or(Err(ApplyError::Broken("reading the state panicked")))
     }

@@ -4,11 +4,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use openraft::type_config::TypeConfigExt;
 use parking_lot::Mutex;
 use prost::Message;
 use quilt_state::{Batch, Family, Machine, MemoryStore, Position, Store};
 use quilt_storage::snapshot::SnapshotReceiver;
 use quilt_storage::{Manifest, Snapshot, Snapshots};
+
+use crate::types::TypeConfig;
 
 /// A snapshot operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +20,13 @@ pub struct SnapshotFailed(pub String);
 
 fn failed(error: impl std::fmt::Display) -> SnapshotFailed {
     SnapshotFailed(error.to_string())
+}
+
+/// Does on a blocking thread what reads or writes files.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SnapshotFailed> + Send + 'static,
+) -> Result<T, SnapshotFailed> {
+    TypeConfig::spawn_blocking(work).await.unwrap_or_else(|error| Err(failed(error)))
 }
 
 /// What is still to be sent of one file.

@@ -78,7 +78,8 @@ fn stored_membership(bytes: &[u8]) -> Result<StoredMembership, io::Error> {
     Ok(StoredMembership::new(Some(id), membership))
 }
 
-fn meta(position: Position, membership: &[u8]) -> Result<SnapshotMeta, io::Error> {
+/// What openraft has to know of a snapshot.
+pub(crate) fn meta(position: Position, membership: &[u8]) -> Result<SnapshotMeta, io::Error> {
     Ok(SnapshotMeta {
         last_log_id: Some(log_id(position.term, position.index)),
         last_membership: stored_membership(membership)?,

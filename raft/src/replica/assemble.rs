@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use openraft::type_config::TypeConfigExt;
 use quilt_state::{Machine, Store};
-use quilt_storage::LogEngine;
 use tokio::sync::mpsc;
 
 use super::{Inner, Options, Parts, stop};
@@ -16,7 +15,7 @@ use crate::clock::Clock;
 use crate::courier::{Courier, Destination};
 use crate::error::{OpenError, ReadError};
 use crate::history::Written;
-use crate::host::{Threads, exhibit, watch};
+use crate::host::{Threads, watch};
 use crate::housekeeping::Housekeeping;
 use crate::hub::Hub;
 use crate::leadership::{self, Leadership};
@@ -30,7 +29,7 @@ use crate::retention::Retention;
 use crate::scan::Scan;
 use crate::service::{Handler, Services};
 use crate::settings;
-use crate::snapshot::{SnapshotFailed, SnapshotHome};
+use crate::snapshot::SnapshotHome;
 use crate::space::Space;
 use crate::state_machine::{Listeners, Raft, StateMachine};
 use crate::transport::{self, Dialer, Network, Peers, Service, Tls, Touch, TransportOptions};
@@ -69,7 +68,7 @@ pub(super) async fn assemble(
     let given = options.peers.iter().map(|(id, address)| (id.0, address.clone())).collect();
     rebuild::ensure_state(id, &given, &peers, &log, &snapshots).await?;
     let machine: Machine<dyn Store> = Machine::open(Arc::clone(&store)).map_err(|error| storage(&error))?;
-    cover(&machine, &*log, &snapshots).await.map_err(|error| storage(&error))?;
+    rebuild::cover(&machine, &*log, &snapshots).await.map_err(|error| storage(&error))?;
     let horizon = machine.horizon();
     let term = machine.position().unwrap_or_default().term;
     let clock = Arc::new(Clock::new(horizon.cluster_time_ms));
@@ -268,23 +267,4 @@ async fn damaged(snapshots: &Arc<dyn SnapshotHome>, stopped: &watch::Sender<Opti
         }
         TypeConfig::sleep(DAMAGE_LOOK).await;
     }
-}
-
-/// Makes a snapshot of a state that is ahead of its log, as it may be after the power went: openraft lets go of the whole
-/// log then, and counts on a snapshot for what is gone. Without one this replica could bring up no other.
-async fn cover(
-    machine: &Machine<dyn Store>,
-    log: &dyn LogEngine,
-    snapshots: &Arc<dyn SnapshotHome>,
-) -> Result<(), SnapshotFailed> {
-    let Some(applied) = machine.position() else { return Ok(()) };
-    let ends = log.bounds().last.map_or(0, |last| last.index);
-    let covered = snapshots.newest().map_or(0, |newest| newest.position().index);
-    if ends >= applied.index || covered >= applied.index || exhibit!(AheadOfLogUncovered) {
-        return Ok(());
-    }
-    tracing::info!(applied = applied.index, ends, covered, "the state is ahead of the log");
-    let snapshots = Arc::clone(snapshots);
-    let built = TypeConfig::spawn_blocking(move || snapshots.build().map(drop)).await;
-    built.unwrap_or_else(|error| Err(SnapshotFailed(error.to_string())))
 }

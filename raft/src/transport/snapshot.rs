@@ -11,16 +11,15 @@ use tonic::{Status, Streaming};
 
 use super::connection::Connection;
 use super::convert;
-use crate::codec;
 use crate::peer::snapshot_ask::Ask;
 use crate::peer::snapshot_part::Part;
 use crate::peer::snapshot_progress::Progress;
 use crate::peer::{
     SnapshotAsk, SnapshotHeader, SnapshotPart, SnapshotPiece, SnapshotProgress, SnapshotWanted, SnapshotWantedFile,
 };
-use crate::snapshot::{SnapshotFailed, SnapshotHome, SnapshotSink, SnapshotSource, WantedFile};
-use crate::state_machine::{Raft, SnapshotData};
-use crate::types::{SnapshotMeta, StoredMembership, TypeConfig, Vote, log_id};
+use crate::snapshot::{SnapshotFailed, SnapshotHome, SnapshotSink, SnapshotSource, WantedFile, blocking};
+use crate::state_machine::{self, Raft, SnapshotData};
+use crate::types::{TypeConfig, Vote};
 
 /// One piece of a file.
 const PIECE_BYTES: usize = 1 << 20;
@@ -84,8 +83,7 @@ async fn feed(
     for SnapshotWantedFile { file, mut offset } in wanted.files {
         loop {
             let (reading, number) = (Arc::clone(source), usize::try_from(file).unwrap_or(usize::MAX));
-            let read = TypeConfig::spawn_blocking(move || reading.read(number, offset, PIECE_BYTES)).await;
-            let data = read.map_err(|error| SnapshotFailed(error.to_string()))??;
+            let data = blocking(move || reading.read(number, offset, PIECE_BYTES)).await?;
             let length = data.len();
             // An empty file still has one piece, so that the receiver completes it.
             if length > 0 || offset == 0 {
@@ -262,7 +260,8 @@ async fn take(
         Ok(sink)
     })
     .await?;
-    let meta = meta(&*sink)?;
+    let meta = state_machine::meta(sink.position(), &sink.membership());
+    let meta = meta.map_err(|error| SnapshotFailed(error.to_string()))?;
     let snapshot = openraft::Snapshot { meta, snapshot: SnapshotData::Arrived(sink) };
     let installed = raft.install_full_snapshot(vote, snapshot).await;
     Ok(installed.map_err(|error| SendError::Refused(error.to_string()))?.vote)
@@ -270,22 +269,4 @@ async fn take(
 
 fn wanted_out(wanted: WantedFile) -> SnapshotWantedFile {
     SnapshotWantedFile { file: u32::try_from(wanted.file).unwrap_or(u32::MAX), offset: wanted.offset }
-}
-
-fn meta(sink: &dyn SnapshotSink) -> Result<SnapshotMeta, SnapshotFailed> {
-    let (position, membership) = (sink.position(), sink.membership());
-    let last_membership = if membership.is_empty() {
-        StoredMembership::default()
-    } else {
-        let decoded = codec::decode_membership_at(&membership);
-        let (id, membership) = decoded.map_err(|error| SnapshotFailed(error.to_string()))?;
-        StoredMembership::new(Some(id), membership)
-    };
-    Ok(SnapshotMeta { last_log_id: Some(log_id(position.term, position.index)), last_membership })
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, SnapshotFailed> + Send + 'static,
-) -> Result<T, SnapshotFailed> {
-    TypeConfig::spawn_blocking(work).await.unwrap_or_else(|error| Err(SnapshotFailed(error.to_string())))
 }
