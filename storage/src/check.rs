@@ -73,17 +73,15 @@ pub fn check(dir: &Path) -> Result<Report, HomeError> {
                     Err(error) => report.problems.push(format!("state, family {}: {error}", family.name())),
                 }
             }
+            // What does not read was named just now.
+            if let Ok(audited) = audit(&RocksStore::new(db, Health::unkept()))
+                && !audited.fits()
+            {
+                let (found, kept) = (audited.found, audited.kept);
+                report.problems.push(format!("state: its rows have the hash {found}, and {kept} was kept"));
+            }
         }
         Err(error) => report.problems.push(format!("state: {error}")),
-    }
-    if let Ok(db) = db::open_state_read_only(&state, &Memory::default()) {
-        // What does not read was named above.
-        if let Ok(audited) = audit(&RocksStore::new(db, Health::unkept()))
-            && !audited.fits()
-        {
-            let (found, kept) = (audited.found, audited.kept);
-            report.problems.push(format!("state: its rows have the hash {found}, and {kept} was kept"));
-        }
     }
     if let Some(why) = damage::marked(dir).map_err(io_error(dir))? {
         report.problems.push(format!("state: found damaged while it was in use: {why}"));

@@ -2,26 +2,22 @@
 //! other row is ever read than was written, and no acknowledged entry is silently missing.
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
-use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+mod directory;
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use directory::{copy_tree, wait};
 use quilt_proto::{Command, Compare, Entry, Key, Op, Txn};
 use quilt_state::audit::audit;
 use quilt_state::{Family, Input, Machine, Payload, Position, Store};
-use quilt_storage::{Completion, Home, HomeError, Identity, LogEngine, LogError, LogRecord, check};
+use quilt_storage::{Home, HomeError, Identity, LogEngine, LogError, LogRecord, check};
 
 const KEYS: u64 = 60;
 
 fn open(dir: &Path) -> Result<Home, HomeError> {
     Home::open(dir, Identity { cluster: "plane".into(), replica: 1 })
-}
-
-fn wait(call: impl FnOnce(Completion)) {
-    let (tell, told) = mpsc::channel();
-    call(Box::new(move |result| tell.send(result).unwrap()));
-    told.recv().unwrap().unwrap();
 }
 
 fn txn(n: u64) -> Txn {
@@ -56,20 +52,6 @@ fn rows(home: &Home) -> Result<Rows, quilt_state::StoreError> {
         })?;
     }
     Ok(rows)
-}
-
-fn copy_tree(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o700)).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_tree(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).unwrap();
-        }
-    }
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {
@@ -195,52 +177,52 @@ fn a_flipped_byte_of_the_log_is_never_taken_for_an_entry() {
     assert!(refused > 5 && harmless > 1, "{refused} refused, {harmless} harmless, {torn} torn");
 }
 
-/// A state that is not there, in whole or in part, is known to be lost; its log and vote are as they were.
-#[test]
-fn missing_files_of_the_state_are_noticed() {
-    let (made, work) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    make(made.path());
-    for file in files(&made.path().join("state")) {
-        let relative = file.strip_prefix(made.path()).unwrap();
+/// Copies a data directory once for each file that a database below it cannot do without, without that file, and lets the
+/// test look at each copy.
+fn without_each_file(made: &Path, database: &str, mut look: impl FnMut(&Path, &str)) {
+    let work = tempfile::tempdir().unwrap();
+    for file in files(&made.join(database)) {
+        let relative = file.strip_prefix(made).unwrap();
         let name = file.file_name().unwrap().to_str().unwrap().to_owned();
         if !(name == "CURRENT" || name.ends_with(".sst") || name.starts_with("MANIFEST")) {
             continue;
         }
         let dir = work.path().join("data");
-        copy_tree(made.path(), &dir);
+        copy_tree(made, &dir);
         std::fs::remove_file(dir.join(relative)).unwrap();
-        let home = open(&dir).unwrap();
+        look(&dir, &name);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}
+
+/// A state that is not there, in whole or in part, is known to be lost; its log and vote are as they were.
+#[test]
+fn missing_files_of_the_state_are_noticed() {
+    let made = tempfile::tempdir().unwrap();
+    make(made.path());
+    without_each_file(made.path(), "state", |dir, name| {
+        let home = open(dir).unwrap();
         let lost = home.snapshots.missing().is_some() || audit(&home.state).is_err();
         assert!(lost, "{name}");
         assert_eq!(home.log.vote().as_deref(), Some(&b"vote"[..]));
         drop(home);
         // The offline check names it as well, and changes nothing.
-        assert!(!check(&dir).unwrap().problems.is_empty(), "{name}");
-        std::fs::remove_dir_all(&dir).unwrap();
-    }
+        assert!(!check(dir).unwrap().problems.is_empty(), "{name}");
+    });
 }
 
 /// A log of which a file is missing is not taken for a shorter one, nor for a new one.
 #[test]
 fn missing_files_of_the_log_are_noticed() {
-    let (made, work) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let made = tempfile::tempdir().unwrap();
     make(made.path());
     // Opened once more, entries are in a table as well.
     drop(open(made.path()).unwrap());
     let mut missed = Vec::new();
-    for file in files(&made.path().join("log")) {
-        let relative = file.strip_prefix(made.path()).unwrap();
-        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
-        if !(name == "CURRENT" || name.ends_with(".sst") || name.starts_with("MANIFEST")) {
-            continue;
-        }
-        let dir = work.path().join("data");
-        copy_tree(made.path(), &dir);
-        std::fs::remove_file(dir.join(relative)).unwrap();
-        assert!(matches!(open(&dir), Err(HomeError::Log(LogError::Lost { .. }))), "{name}");
-        std::fs::remove_dir_all(&dir).unwrap();
-        missed.push(name);
-    }
+    without_each_file(made.path(), "log", |dir, name| {
+        assert!(matches!(open(dir), Err(HomeError::Log(LogError::Lost { .. }))), "{name}");
+        missed.push(name.to_owned());
+    });
     assert!(missed.len() >= 3, "{missed:?}");
 }
 

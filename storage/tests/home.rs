@@ -1,17 +1,19 @@
 //! A whole data directory: opening, refusing, losing what was not flushed, and snapshots from build to install.
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+mod directory;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::mpsc;
 
+use directory::{copy_tree, wait};
 use prost::Message;
 use quilt_proto::Revision;
 use quilt_proto::state::MachineState;
 use quilt_state::{Batch, Family, Step, Store};
 use quilt_storage::{
-    Completion, Home, HomeError, Identity, LogEngine, LogPosition, LogRecord, Manifest, Snapshot, SnapshotError,
-    SnapshotReceiver, check,
+    Home, HomeError, Identity, LogEngine, LogPosition, LogRecord, Manifest, Snapshot, SnapshotError, SnapshotReceiver,
+    check,
 };
 
 fn identity(replica: u64) -> Identity {
@@ -51,13 +53,6 @@ fn log(home: &Home, index: u64) {
     wait(|done| home.log.append(vec![record], done));
 }
 
-/// Makes one call of the log and waits until it is done.
-fn wait(call: impl FnOnce(Completion)) {
-    let (tell, told) = mpsc::channel();
-    call(Box::new(move |result| tell.send(result).unwrap()));
-    told.recv().unwrap().unwrap();
-}
-
 fn applied(home: &Home) -> u64 {
     let row = home.state.get(Family::Meta, quilt_state::row::MACHINE).unwrap().unwrap_or_default();
     MachineState::decode(row).unwrap().applied_index
@@ -72,20 +67,6 @@ fn rows(home: &Home) -> Vec<(Vec<u8>, Vec<u8>)> {
         })
         .unwrap();
     rows
-}
-
-fn copy_tree(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o700)).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_tree(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).unwrap();
-        }
-    }
 }
 
 /// Sends everything a receiver wants, in small pieces.
