@@ -27,6 +27,14 @@ impl Random {
         stream
     }
 
+    /// As [`Random::of`], for parts that are numbered.
+    #[must_use]
+    pub fn part(seed: u64, part: u64) -> Self {
+        let mut stream = Self::new(seed ^ part.wrapping_mul(0xd134_2543_de82_ef95));
+        stream.draw();
+        stream
+    }
+
     /// The next number.
     pub fn draw(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -39,7 +47,12 @@ impl Random {
     /// A number in a range; the start of an empty one.
     pub fn within(&mut self, range: Range<u64>) -> u64 {
         let width = range.end.saturating_sub(range.start);
-        if width == 0 { range.start } else { range.start + self.draw() % width }
+        if width == 0 { range.start } else { range.start + self.below(width) }
+    }
+
+    /// A number below `end`; 0 when that is 0.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.draw() % end.max(1)
     }
 
     /// One of several.
@@ -48,12 +61,12 @@ impl Random {
     /// When there is none to choose.
     pub fn one<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         let count = u64::try_from(of.len()).unwrap_or(u64::MAX);
-        &of[usize::try_from(self.within(0..count)).unwrap_or(0)]
+        &of[usize::try_from(self.below(count)).unwrap_or(0)]
     }
 
     /// True so many times in a hundred.
     pub fn percent(&mut self, chance: u64) -> bool {
-        self.within(0..100) < chance
+        self.below(100) < chance
     }
 }
 

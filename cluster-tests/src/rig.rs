@@ -7,20 +7,20 @@
 mod seat;
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::client::{Client, Credential};
 use crate::fault::layer::Layer;
 use crate::proxy::{Dialling, Network, Place};
+use crate::wait::within;
 pub use seat::{Ended, Seat, State};
 
 /// Port of the API on every address of the rig.
@@ -478,24 +478,6 @@ impl Drop for Rig {
             }
             let _gone = agent.kill();
             let _collected = agent.wait();
-        }
-    }
-}
-
-/// Looks until `look` finds something; its last error is the reason told when the time is over.
-///
-/// # Errors
-/// When nothing was found in time.
-pub async fn within<T, F>(limit: Duration, what: &str, mut look: impl FnMut() -> F) -> Result<T>
-where
-    F: Future<Output = Result<T>>,
-{
-    let started = Instant::now();
-    loop {
-        match look().await {
-            Ok(found) => return Ok(found),
-            Err(reason) if started.elapsed() > limit => bail!("not within {limit:?}: {what}: {reason:#}"),
-            Err(_not_yet) => tokio::time::sleep(Duration::from_millis(25)).await,
         }
     }
 }

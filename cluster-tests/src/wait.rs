@@ -14,7 +14,18 @@ const PAUSE: Duration = Duration::from_millis(25);
 ///
 /// # Errors
 /// When nothing was found within [`LIMIT`].
-pub async fn until<T, F>(what: &str, mut look: impl FnMut() -> F) -> Result<T>
+pub async fn until<T, F>(what: &str, look: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    within(LIMIT, what, look).await
+}
+
+/// As [`until`], with a limit of its own.
+///
+/// # Errors
+/// When nothing was found in time.
+pub async fn within<T, F>(limit: Duration, what: &str, mut look: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,
 {
@@ -22,7 +33,7 @@ where
     loop {
         match look().await {
             Ok(found) => return Ok(found),
-            Err(reason) if started.elapsed() > LIMIT => bail!("not within {LIMIT:?}: {what}: {reason:#}"),
+            Err(reason) if started.elapsed() > limit => bail!("not within {limit:?}: {what}: {reason:#}"),
             Err(_not_yet) => tokio::time::sleep(PAUSE).await,
         }
     }

@@ -8,7 +8,8 @@ use serde_json::json;
 
 use super::run::Limits;
 use crate::oracle::{Promise, Violation};
-use crate::rig::{Rig, State, within};
+use crate::rig::{Rig, State};
+use crate::wait::within;
 
 /// The namespace of the harness's own writes: no client's.
 const PATH: &str = "/api/v1/namespaces/default/configmaps";

@@ -6,7 +6,8 @@ use anyhow::{Context, Result, ensure};
 
 use super::{PATIENCE, Proof, Whom};
 use crate::random::Random;
-use crate::rig::{Rig, within};
+use crate::rig::Rig;
+use crate::wait::within;
 
 /// Replicas look every ten seconds whether their log is to be cut.
 const CUT: Duration = Duration::from_secs(40);

@@ -9,7 +9,8 @@ use super::layer::{Tail, Word};
 use super::{Proof, Whom, cut};
 use crate::oracle::Promise;
 use crate::random::Random;
-use crate::rig::{Rig, State, within};
+use crate::rig::{Rig, State};
+use crate::wait::within;
 
 /// After a failed sync a replica stops within this.
 const STOPS: Duration = Duration::from_secs(10);

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use super::{PATIENCE, Proof, Whom};
 use crate::oracle::Promise;
 use crate::random::Random;
-use crate::rig::{Rig, within};
+use crate::rig::Rig;
+use crate::wait::within;
 
 /// What changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use crate::history::{
     Connection, End, EventKind, Freshness, History, Line, Operation, Outcome, Request, Revision, Seen, Selector, Start,
 };
 use crate::oracle::model::{Run, version};
-use crate::workload::Dice;
+use crate::random::Random;
 
 /// What is made wrong, and the check that must say so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,8 +100,8 @@ fn frames(history: &History, wanted: impl Fn(&Connection, Option<&Selector>, usi
     found
 }
 
-fn some<T: Clone>(dice: &mut Dice, all: &[T]) -> Option<T> {
-    (!all.is_empty()).then(|| dice.pick(all).clone())
+fn some<T: Clone>(random: &mut Random, all: &[T]) -> Option<T> {
+    (!all.is_empty()).then(|| random.one(all).clone())
 }
 
 /// Whether a frame is a change: an event behind the initial ones.
@@ -153,7 +153,7 @@ fn each_seen(history: &mut History, mut change: impl FnMut(&mut Seen)) {
 }
 
 /// Falsifies a run in this way; `None` when it offers no place for it.
-pub(crate) fn falsify(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
+pub(crate) fn falsify(run: &mut Run, what: Falsehood, random: &mut Random) -> Option<()> {
     use Falsehood as F;
     match what {
         F::DropEvent
@@ -175,12 +175,12 @@ pub(crate) fn falsify(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option
         | F::NoInitialMark
         | F::StaleInitial
         | F::InitialLacksOne
-        | F::SilentReader => watches(run, what, dice),
-        _ => requests(run, what, dice),
+        | F::SilentReader => watches(run, what, random),
+        _ => requests(run, what, random),
     }
 }
 
-fn watches(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
+fn watches(run: &mut Run, what: Falsehood, random: &mut Random) -> Option<()> {
     use Falsehood as F;
     let history = &mut run.history;
     let frames_after = |connection: &Connection, place: usize| changes(connection).iter().any(|other| *other > place);
@@ -190,7 +190,7 @@ fn watches(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
                 let changes = changes(connection);
                 is_change(connection, f) && changes.first() != Some(&f) && changes.last() != Some(&f)
             });
-            let (s, c, f) = some(dice, &places)?;
+            let (s, c, f) = some(random, &places)?;
             history.streams[s].connections[c].frames.remove(f);
         }
         F::DropBehindList => {
@@ -202,7 +202,7 @@ fn watches(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
                     .any(|frame| matches!(&frame.line, Line::Event { seen: other, .. } if other.name == seen.name));
                 matches!(connection.start, Start::BehindList(..)) && frames_after(connection, f) && !later
             });
-            let (s, c, f) = some(dice, &places)?;
+            let (s, c, f) = some(random, &places)?;
             history.streams[s].connections[c].frames.remove(f);
         }
         F::DropEverywhere => {
@@ -219,7 +219,7 @@ fn watches(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
                 _ => None,
             });
             let last = run.log.last()?.revision;
-            let gone = some(dice, &told.filter(|revision| *revision < last).collect::<Vec<_>>())?;
+            let gone = some(random, &told.filter(|revision| *revision < last).collect::<Vec<_>>())?;
             for connection in history.streams.iter_mut().flat_map(|stream| &mut stream.connections) {
                 connection
                     .frames
@@ -230,7 +230,7 @@ fn watches(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
             let places = frames(history, |connection, _, f, _| {
                 changes(connection).first() == Some(&f) && frames_after(connection, f)
             });
-            let (s, c, f) = some(dice, &places)?;
+            let (s, c, f) = some(random, &places)?;
             history.streams[s].connections[c].frames.remove(f);
         }
         F::DropBeforeBookmark | F::LeaveUnsaid => {
@@ -239,19 +239,19 @@ fn watches(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
                 let marked = matches!(connection.frames.get(f + 1).map(|next| &next.line), Some(Line::Bookmark { .. }));
                 is_change(connection, f) && marked && (what == F::DropBeforeBookmark || leaves)
             });
-            let (s, c, f) = some(dice, &places)?;
+            let (s, c, f) = some(random, &places)?;
             history.streams[s].connections[c].frames.remove(f);
         }
         F::SwapEvents => {
             let places = frames(history, |connection, _, f, _| {
                 is_change(connection, f) && f + 1 < connection.frames.len() && is_change(connection, f + 1)
             });
-            let (s, c, f) = some(dice, &places)?;
+            let (s, c, f) = some(random, &places)?;
             history.streams[s].connections[c].frames.swap(f, f + 1);
         }
         F::RepeatEvent => {
             let places = frames(history, |connection, _, f, _| is_change(connection, f));
-            let (s, c, f) = some(dice, &places)?;
+            let (s, c, f) = some(random, &places)?;
             let frames = &mut history.streams[s].connections[c].frames;
             let again = frames[f].clone();
             frames.insert(f + 1, again);
@@ -261,7 +261,7 @@ fn watches(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
                 *c > 0 && *f == 0 && matches!(history.streams[*s].connections[*c].start, Start::Behind(_))
             };
             let places: Vec<Place> = frames(history, |_, _, _, _| true).into_iter().filter(resumes).collect();
-            let (s, c, _) = some(dice, &places)?;
+            let (s, c, _) = some(random, &places)?;
             let before = &history.streams[s].connections[c - 1];
             let last = *changes(before).last()?;
             let again = before.frames[last].clone();
@@ -276,7 +276,7 @@ fn watches(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
                     && connection.frames.get(f + 1).is_some_and(|next| revision_of(&next.line) == revision_of(line) + 1)
                     && is_change(connection, f + 1)
             });
-            let (s, c, f) = some(dice, &places)?;
+            let (s, c, f) = some(random, &places)?;
             let frames = &mut history.streams[s].connections[c].frames;
             let mut mark = frames[f].clone();
             mark.line = Line::Bookmark { revision: revision_of(&mark.line), initial_end: false };
@@ -288,14 +288,14 @@ fn watches(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
                 let put = matches!(line, Line::Event { kind: EventKind::Added | EventKind::Modified, .. });
                 is_change(connection, f) && put && selector.is_some() == selects
             });
-            if let Line::Event { kind, .. } = line(history, some(dice, &places)?) {
+            if let Line::Event { kind, .. } = line(history, some(random, &places)?) {
                 *kind = if *kind == EventKind::Added { EventKind::Modified } else { EventKind::Added };
             }
         }
         F::ForeignEvent => {
             // What the selector does not choose, shown by a watch that selects.
             let places = frames(history, |connection, selector, f, _| selector.is_some() && is_change(connection, f));
-            let (s, c, f) = some(dice, &places)?;
+            let (s, c, f) = some(random, &places)?;
             let selector = history.streams[s].selector.clone()?;
             let shown = revision_of(&history.streams[s].connections[c].frames[f].line);
             let foreign = run.log.iter().rev().find(|change| {
@@ -320,7 +320,7 @@ fn watches(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
                 let deleted = matches!(line, Line::Event { kind: EventKind::Deleted, .. });
                 is_change(connection, f) && deleted && selector.is_none()
             });
-            let place = some(dice, &places)?;
+            let place = some(random, &places)?;
             let revision = revision_of(line(history, place));
             each_seen(history, |seen| {
                 if seen.revision == revision {
@@ -330,7 +330,7 @@ fn watches(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
         }
         F::OtherBytes => {
             let places = frames(history, |connection, _, f, _| is_change(connection, f));
-            let place = some(dice, &places)?;
+            let place = some(random, &places)?;
             let shown = revision_of(line(history, place));
             let twice =
                 frames(history, |_, _, _, line| revision_of(line) == shown && matches!(line, Line::Event { .. }));
@@ -359,7 +359,7 @@ fn watches(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
         }
         F::NoInitialMark => {
             let places = frames(history, |_, _, _, line| matches!(line, Line::Bookmark { initial_end: true, .. }));
-            let (s, c, f) = some(dice, &places)?;
+            let (s, c, f) = some(random, &places)?;
             let connection = &mut history.streams[s].connections[c];
             connection.frames.truncate(f);
             connection.end = End::Closed;
@@ -381,7 +381,7 @@ fn watches(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
             let places = frames(history, |connection, _, f, line| {
                 matches!(line, Line::Event { .. }) && !is_change(connection, f)
             });
-            let (s, c, f) = some(dice, &places)?;
+            let (s, c, f) = some(random, &places)?;
             history.streams[s].connections[c].frames.remove(f);
         }
         F::SilentReader => {
@@ -394,7 +394,7 @@ fn watches(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
     Some(())
 }
 
-fn requests(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
+fn requests(run: &mut Run, what: Falsehood, random: &mut Random) -> Option<()> {
     use Falsehood as F;
     let log = run.log.clone();
     let history = &mut run.history;
@@ -418,7 +418,7 @@ fn requests(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
                     }
                 }
             }
-            let (place, before) = some(dice, &candidates)?;
+            let (place, before) = some(random, &candidates)?;
             history.operations[place].outcome = Outcome::Object(before);
         }
         F::FutureRead => {
@@ -435,7 +435,7 @@ fn requests(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
                     }
                 }
             }
-            let (place, later) = some(dice, &candidates)?;
+            let (place, later) = some(random, &candidates)?;
             history.operations[place].outcome = Outcome::Object(later);
         }
         F::StaleList => {
@@ -460,9 +460,9 @@ fn requests(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
                 Outcome::Items { items, .. } => !items.is_empty() && operation.id > 10,
                 _ => false,
             });
-            let place = some(dice, &lists)?;
+            let place = some(random, &lists)?;
             if let Outcome::Items { items, more, .. } = &mut history.operations[place].outcome {
-                let lacking = usize::try_from(dice.below(items.len() as u64)).unwrap_or(0);
+                let lacking = usize::try_from(random.below(items.len() as u64)).unwrap_or(0);
                 items.remove(lacking);
                 *more = false;
             }
@@ -472,7 +472,7 @@ fn requests(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
                 matches!(operation.request, Request::List { page: crate::history::Page::Behind(_), .. })
                     && operation.outcome.succeeded()
             });
-            let place = some(dice, &pages)?;
+            let place = some(random, &pages)?;
             if let Outcome::Items { revision, .. } = &mut history.operations[place].outcome {
                 *revision += 1;
             }
@@ -481,7 +481,7 @@ fn requests(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
             let pages = operations(history, |operation| {
                 matches!(operation.request, Request::List { page: crate::history::Page::Behind(_), .. })
             });
-            let place = some(dice, &pages)?;
+            let place = some(random, &pages)?;
             history.operations[place].outcome = Outcome::Refused { code: 410, reason: "Expired".into() };
         }
         F::FalseNotFound => {
@@ -499,14 +499,14 @@ fn requests(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
                 });
                 known && !gone
             });
-            let place = some(dice, &places)?;
+            let place = some(random, &places)?;
             history.operations[place].outcome = Outcome::Refused { code: 404, reason: "NotFound".into() };
         }
         F::TwoWinners => {
             let places = operations(history, |operation| {
                 matches!(operation.request, Request::Update { .. }) && operation.outcome.succeeded()
             });
-            let place = some(dice, &places)?;
+            let place = some(random, &places)?;
             if let Request::Update { expected: Some(expected), .. } = &mut history.operations[place].request {
                 *expected -= 1;
             }
@@ -515,7 +515,7 @@ fn requests(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
             let places = operations(history, |operation| {
                 operation.request.value().is_some() && matches!(operation.outcome, Outcome::Object(_))
             });
-            let (one, two) = (some(dice, &places)?, some(dice, &places)?);
+            let (one, two) = (some(random, &places)?, some(random, &places)?);
             // Of one object, two versions with one value could be one.
             if history.operations[one].request.object() == history.operations[two].request.object() {
                 return None;
@@ -543,7 +543,7 @@ fn requests(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
             let places = operations(history, |operation| {
                 operation.request.value().is_some() && matches!(operation.outcome, Outcome::Object(_))
             });
-            let place = some(dice, &places)?;
+            let place = some(random, &places)?;
             history.operations[place].outcome = Outcome::Refused { code: 503, reason: "ServiceUnavailable".into() };
         }
         F::LostAcknowledged => {
@@ -553,7 +553,7 @@ fn requests(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
                     && matches!(operation.outcome, Outcome::Unknown { .. })
                     && !log.iter().any(|change| change.after.as_ref().map(|seen| seen.value.as_str()) == value)
             });
-            let place = some(dice, &places)?;
+            let place = some(random, &places)?;
             let free = (11..log.last()?.revision).find(|free| log.iter().all(|change| change.revision != *free))?;
             let (name, value) = {
                 let request = &history.operations[place].request;
@@ -574,7 +574,7 @@ fn requests(run: &mut Run, what: Falsehood, dice: &mut Dice) -> Option<()> {
         F::ListWithinTransaction => {
             let inside: Vec<Revision> =
                 history.transactions.iter().filter_map(|transaction| transaction.revisions.first().copied()).collect();
-            let within = some(dice, &inside)?;
+            let within = some(random, &inside)?;
             let list =
                 history.operations.iter_mut().rev().find(|operation| {
                     matches!(operation.request, Request::List { .. }) && operation.outcome.succeeded()

@@ -8,7 +8,7 @@ use crate::history::{
     Collection, Connection, End, EventKind, Frame, Freshness, History, Line, Micros, Object, Operation, Outcome, Page,
     Reader, Request, Revision, Seen, Selector, Start, Stream, Transaction, Writers,
 };
-use crate::workload::Dice;
+use crate::random::Random;
 
 const NAMES: u64 = 6;
 const REPLICAS: u64 = 3;
@@ -56,7 +56,7 @@ struct Asked {
 }
 
 struct Store {
-    dice: Dice,
+    random: Random,
     state: BTreeMap<String, Seen>,
     revision: Revision,
     uids: u64,
@@ -71,7 +71,7 @@ struct Store {
 /// Runs the model with so many requests.
 pub(crate) fn run(seed: u64, requests: u64) -> Run {
     let mut store = Store {
-        dice: Dice::new(seed),
+        random: Random::new(seed),
         state: BTreeMap::new(),
         revision: 10,
         uids: 0,
@@ -87,7 +87,7 @@ pub(crate) fn run(seed: u64, requests: u64) -> Run {
     }
     for number in 0..requests {
         let request = store.some_request(number);
-        let at = 2000 + number * 100 + store.dice.below(90);
+        let at = 2000 + number * 100 + store.random.below(90);
         store.ask(at, request, None);
     }
     let end = 2000 + requests * 100 + 20_000;
@@ -115,22 +115,22 @@ fn object(name: &str) -> Object {
 
 impl Store {
     fn name(&mut self) -> String {
-        format!("o-{}", self.dice.below(NAMES))
+        format!("o-{}", self.random.below(NAMES))
     }
 
     fn some_request(&mut self, number: u64) -> Request {
         let (name, value) = (self.name(), format!("v{number}"));
         let object = object(&name);
-        match self.dice.below(12) {
+        match self.random.below(12) {
             0..2 => Request::Create { object, value, key: None },
             // What is expected is filled in when it is sent.
             2..4 => Request::Update { object, value, expected: Some(0) },
             4..6 => Request::Patch { object, value },
-            6 => Request::Delete { object, expected: if self.dice.percent(50) { Some(0) } else { None } },
+            6 => Request::Delete { object, expected: if self.random.percent(50) { Some(0) } else { None } },
             7..9 => Request::Get { object, freshness: Freshness::Latest },
             9 => Request::Get { object, freshness: Freshness::Any },
             10 => {
-                let selector = self.dice.percent(50).then(|| Selector::Group("a".into()));
+                let selector = self.random.percent(50).then(|| Selector::Group("a".into()));
                 Request::List { collection: 0, selector, freshness: Freshness::Latest, page: Page::Whole }
             }
             _ => Request::List { collection: 0, selector: None, freshness: Freshness::Latest, page: Page::First },
@@ -139,21 +139,21 @@ impl Store {
 
     /// Plans a request; `answered` when its fate is not left to chance.
     fn ask(&mut self, invoked: Micros, request: Request, answered: Option<bool>) {
-        let took = 20 + self.dice.below(600);
+        let took = 20 + self.random.below(600);
         let returned = invoked + took;
         let writes = request.writes();
-        let answered = answered.unwrap_or_else(|| !self.dice.percent(12));
-        let shed = writes && answered && self.dice.percent(6);
+        let answered = answered.unwrap_or_else(|| !self.random.percent(12));
+        let shed = writes && answered && self.random.percent(6);
         let effect = match answered {
-            true => Some(invoked + 1 + self.dice.below(took - 2)),
+            true => Some(invoked + 1 + self.random.below(took - 2)),
             // What nobody waits for any more may still happen, much later.
-            false => (writes && self.dice.percent(60)).then(|| invoked + 1 + self.dice.below(4000)),
+            false => (writes && self.random.percent(60)).then(|| invoked + 1 + self.random.below(4000)),
         };
         let id = self.asked.len();
         let operation = Operation {
             id: id as u64,
-            client: u16::try_from(self.dice.below(4)).expect("small"),
-            replica: u16::try_from(1 + self.dice.below(REPLICAS)).expect("small"),
+            client: u16::try_from(self.random.below(4)).expect("small"),
+            replica: u16::try_from(1 + self.random.below(REPLICAS)).expect("small"),
             invoked,
             returned,
             request,
@@ -206,7 +206,7 @@ impl Store {
                 let page = Page::Behind(id as u64);
                 let next =
                     Request::List { collection: 0, selector: selector.clone(), freshness: Freshness::Latest, page };
-                let pause = 1 + self.dice.below(500);
+                let pause = 1 + self.random.below(500);
                 self.ask(returned + pause, next, Some(true));
             }
             self.asked[id].operation.outcome = outcome;
@@ -234,7 +234,7 @@ impl Store {
                 Some(seen) if expected.is_some_and(|expected| expected != seen.revision) => refused(409, "Conflict"),
                 Some(seen) => {
                     self.state.remove(&object.name);
-                    self.revision += 1 + self.dice.below(2);
+                    self.revision += 1 + self.random.below(2);
                     self.note(at, self.revision, &object.name, Some(seen.clone()), None);
                     Outcome::Done { uid: seen.uid }
                 }
@@ -242,7 +242,7 @@ impl Store {
             Request::Get { object, freshness } => {
                 let view = match freshness {
                     Freshness::Any => {
-                        let lag = self.dice.below(self.revision - self.applied[replica] + 1);
+                        let lag = self.random.below(self.revision - self.applied[replica] + 1);
                         self.boundary(self.applied[replica] + lag)
                     }
                     _ => self.revision,
@@ -282,7 +282,7 @@ impl Store {
     }
 
     fn put(&mut self, at: Micros, id: usize, name: &str, value: &str) -> Seen {
-        self.revision += 1 + self.dice.below(3);
+        self.revision += 1 + self.random.below(3);
         let revision = self.revision;
         let before = self.state.get(name).cloned();
         let uid = before.as_ref().map_or_else(
@@ -292,12 +292,12 @@ impl Store {
             },
             |before| before.uid.clone(),
         );
-        let group = ["a", "b"][usize::try_from(self.dice.below(2)).expect("small")];
+        let group = ["a", "b"][usize::try_from(self.random.below(2)).expect("small")];
         let after = version(name, &uid, revision, value, group);
         self.state.insert(name.to_owned(), after.clone());
         self.note(at, revision, name, before, Some(after.clone()));
         // Some changes take another one along, of an object no client writes.
-        if self.dice.percent(15) {
+        if self.random.percent(15) {
             let before = self.state.get("sys").cloned();
             let second = version("sys", "u0", revision + 1, "", group);
             self.revision += 1;
@@ -396,12 +396,12 @@ impl Store {
                 view
             }
         };
-        let limit = if whole { usize::MAX } else { 1 + usize::try_from(self.dice.below(12)).expect("small") };
+        let limit = if whole { usize::MAX } else { 1 + usize::try_from(self.random.below(12)).expect("small") };
         let mut shown = 0;
         let mut end = End::Left;
         let changes: Vec<Change> = self.log.iter().filter(|change| change.revision > from).cloned().collect();
         for (place, change) in changes.iter().enumerate() {
-            at = at.max(change.at) + self.dice.below(50);
+            at = at.max(change.at) + self.random.below(50);
             let kind = match (chosen(&change.before), chosen(&change.after)) {
                 (false, true) => Some((EventKind::Added, change.after.clone())),
                 (true, true) => Some((EventKind::Modified, change.after.clone())),
@@ -420,16 +420,16 @@ impl Store {
             }
             let within = change.revision < change.txn_end;
             let last = place + 1 == changes.len();
-            if !within && (last || self.dice.percent(20)) {
+            if !within && (last || self.random.percent(20)) {
                 frames.push(Frame { at, line: Line::Bookmark { revision: change.revision, initial_end: false } });
             }
             if shown >= limit {
                 // Only what breaks ends within a transaction.
-                end = if within || self.dice.percent(50) { End::Broken("reset".into()) } else { End::Closed };
+                end = if within || self.random.percent(50) { End::Broken("reset".into()) } else { End::Closed };
                 break;
             }
         }
-        let replica = u16::try_from(1 + self.dice.below(REPLICAS)).expect("small");
+        let replica = u16::try_from(1 + self.random.below(REPLICAS)).expect("small");
         Connection { replica, opened, start, frames, end, ended: at + 10 }
     }
 }

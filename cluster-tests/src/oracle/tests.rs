@@ -9,7 +9,7 @@ use crate::history::{
     Collection, Connection, End, EventKind, Facts, Frame, Freshness, History, Line, Micros, Object, Operation, Outcome,
     Page, Reader, Request, Revision, Seen, Start, Stream, Writers,
 };
-use crate::workload::Dice;
+use crate::random::Random;
 
 fn assert_passes(history: &History) -> Verdict {
     let verdict = check(history);
@@ -24,7 +24,7 @@ fn each_falsehood_is_convicted_by_its_check() {
         let mut done = 0;
         for seed in 0..40 {
             let mut run = model::run(seed, 120);
-            if falsify(&mut run, what, &mut Dice::new(seed)).is_none() {
+            if falsify(&mut run, what, &mut Random::new(seed)).is_none() {
                 continue;
             }
             done += 1;
@@ -72,7 +72,7 @@ proptest! {
         let verdict = check(&run.history);
         prop_assert!(verdict.passed(), "{}", verdict);
         let (what, _) = ALL[which];
-        if falsify(&mut run, what, &mut Dice::new(seed)).is_some() {
+        if falsify(&mut run, what, &mut Random::new(seed)).is_some() {
             prop_assert!(!check(&run.history).passed(), "{:?} was not convicted", what);
         }
     }
@@ -467,7 +467,7 @@ fn a_violation_names_what_it_is_about() {
     let mut named = 0;
     for seed in 0..20 {
         let mut run = model::run(seed, 120);
-        if falsify(&mut run, Falsehood::StaleRead, &mut Dice::new(seed)).is_some() {
+        if falsify(&mut run, Falsehood::StaleRead, &mut Random::new(seed)).is_some() {
             let verdict = check(&run.history);
             let stale = verdict.violations.values().flatten().find(|one| one.check == "StaleRead");
             let stale = stale.expect("convicted");

@@ -8,13 +8,13 @@ use futures::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::dice::Dice;
 use super::session::{Answer, As, Call, Session};
 use super::shape::{Shape, revision};
 use super::stage::{Manner, Stage};
 use super::watcher::{Plan, listed};
 use crate::cluster::text;
 use crate::history::{Freshness, Object, Outcome, Page, Reader, Request, Selector, Writers};
+use crate::random::Random;
 
 /// Objects the clients share.
 const NAMES: u64 = 24;
@@ -45,8 +45,8 @@ fn path(stage: &Stage) -> String {
 }
 
 /// Names the collection and opens all its watches. It must be the stage's first.
-pub(super) fn watch(stage: &Stage, sessions: &[Session], dice: &mut Dice) {
-    let id = stage.collection(sessions, &path(stage), Shape::ConfigMap, Writers::Ours, &As::Admin, dice);
+pub(super) fn watch(stage: &Stage, sessions: &[Session], random: &mut Random) {
+    let id = stage.collection(sessions, &path(stage), Shape::ConfigMap, Writers::Ours, &As::Admin, random);
     debug_assert_eq!(id, CONFIG_MAPS);
     let Some(watched) = stage.watched().into_iter().find(|watched| watched.id == id) else { return };
     let group = |group: &str| Some(Selector::Group(group.to_owned()));
@@ -58,7 +58,7 @@ pub(super) fn watch(stage: &Stage, sessions: &[Session], dice: &mut Dice) {
         Manner { reader: Reader::Slow, ..Manner::PINNED },
         Manner::ROAMING,
     ] {
-        stage.watch(dice.pick(sessions), &watched, manner, dice);
+        stage.watch(random.one(sessions), &watched, manner, random);
     }
 }
 
@@ -66,13 +66,13 @@ pub(super) fn watch(stage: &Stage, sessions: &[Session], dice: &mut Dice) {
 struct Doing<'a> {
     stage: &'a Stage,
     session: &'a Session,
-    dice: Dice,
+    random: Random,
 }
 
 /// One step of one client.
-pub(super) async fn step(stage: &Arc<Stage>, session: &Session, dice: Dice) {
-    let mut doing = Doing { stage, session, dice };
-    match doing.dice.below(100) {
+pub(super) async fn step(stage: &Arc<Stage>, session: &Session, random: Random) {
+    let mut doing = Doing { stage, session, random };
+    match doing.random.below(100) {
         0..18 => doing.create().await,
         18..44 => doing.change().await,
         44..52 => doing.change_blindly().await,
@@ -87,7 +87,7 @@ pub(super) async fn step(stage: &Arc<Stage>, session: &Session, dice: Dice) {
 /// Makes the last change of each selector's view, so that each watch has something to come to.
 pub(super) async fn finish(stage: &Arc<Stage>, session: &Session, seed: u64) {
     let ends = (0..).zip(GROUPS).map(async |(number, group)| {
-        let mut doing = Doing { stage, session, dice: Dice::part(seed, number) };
+        let mut doing = Doing { stage, session, random: Random::part(seed, number) };
         let (name, started) = (format!("end-{group}"), Instant::now());
         while started.elapsed() < FINISH {
             let answer = doing.create_as(&name, group).await;
@@ -103,7 +103,7 @@ pub(super) async fn finish(stage: &Arc<Stage>, session: &Session, seed: u64) {
 
 impl Doing<'_> {
     fn name(&mut self) -> String {
-        format!("o-{}", self.dice.below(NAMES))
+        format!("o-{}", self.random.below(NAMES))
     }
 
     fn object(name: &str) -> Object {
@@ -111,7 +111,7 @@ impl Doing<'_> {
     }
 
     fn group(&mut self) -> &'static str {
-        GROUPS[usize::try_from(self.dice.below(3)).unwrap_or(0)]
+        GROUPS[usize::try_from(self.random.below(3)).unwrap_or(0)]
     }
 
     fn body(&self, name: &str, group: &str, value: &str) -> Value {
@@ -121,7 +121,7 @@ impl Doing<'_> {
     }
 
     async fn ask(&mut self, call: Call<'_>, request: Request) -> Answer {
-        let place = self.session.any(&mut self.dice);
+        let place = self.session.any(&mut self.random);
         self.ask_at(place, call, request).await
     }
 
@@ -193,7 +193,7 @@ impl Doing<'_> {
         let (name, value) = (self.name(), self.stage.value());
         let path = format!("{}/{name}", path(self.stage));
         let mut body = json!({"data": {"value": value}});
-        if self.dice.percent(50) {
+        if self.random.percent(50) {
             body["metadata"] = json!({"labels": {"group": self.group()}});
         }
         let request = Request::Patch { object: Self::object(&name), value };
@@ -204,7 +204,7 @@ impl Doing<'_> {
         let name = self.name();
         let path = format!("{}/{name}", path(self.stage));
         let believed = self.stage.recall(&name).and_then(|known| known.parse().ok());
-        let expected = believed.filter(|_| self.dice.percent(40));
+        let expected = believed.filter(|_| self.random.percent(40));
         let body = expected.map(|revision: u64| json!({"preconditions": {"resourceVersion": revision.to_string()}}));
         let mut call = Call::new(As::Admin, Method::DELETE, &path);
         call.body = body.as_ref();
@@ -227,7 +227,7 @@ impl Doing<'_> {
     async fn get(&mut self) {
         let name = self.name();
         let known = self.stage.recall(&name).and_then(|known| known.parse().ok());
-        let freshness = match (self.dice.below(10), known) {
+        let freshness = match (self.random.below(10), known) {
             (0..2, _) => Freshness::Any,
             (2, Some(revision)) => Freshness::AtLeast(revision),
             _ => Freshness::Latest,
@@ -236,14 +236,14 @@ impl Doing<'_> {
     }
 
     async fn list(&mut self) {
-        let selector = match self.dice.below(5) {
+        let selector = match self.random.below(5) {
             0 => Some(Selector::Group(self.group().to_owned())),
             1 => Some(Selector::Name(NAMED.to_owned())),
             _ => None,
         };
         let known = self.name();
         let known = self.stage.recall(&known).and_then(|known| known.parse::<u64>().ok());
-        let (freshness, version) = match (self.dice.below(10), known) {
+        let (freshness, version) = match (self.random.below(10), known) {
             (0, _) => (Freshness::Any, "&resourceVersion=0".to_owned()),
             (1, Some(revision)) => (Freshness::AtLeast(revision), format!("&resourceVersion={revision}")),
             (2..4, _) => match self.stage.recall(LISTED).and_then(|listed| listed.parse().ok()) {
@@ -259,7 +259,7 @@ impl Doing<'_> {
         let answer = self.ask(Call::new(As::Admin, Method::GET, &path), request).await;
         // An older snapshot is asked for again much later, through another replica.
         if let (Outcome::Items { revision, .. }, Freshness::Latest, true) =
-            (answer.outcome, freshness, self.dice.percent(20))
+            (answer.outcome, freshness, self.random.percent(20))
         {
             self.stage.learn(LISTED, revision.to_string());
         }
@@ -267,7 +267,7 @@ impl Doing<'_> {
 
     /// Lists in pages, each through whichever replica.
     async fn pages(&mut self) {
-        let selector = self.dice.percent(30).then(|| Selector::Group(self.group().to_owned()));
+        let selector = self.random.percent(30).then(|| Selector::Group(self.group().to_owned()));
         let first = format!("{}?limit={PAGE}&{}", path(self.stage), Plan::query(selector.as_ref()));
         let (mut path, mut page) = (first.clone(), Page::First);
         loop {

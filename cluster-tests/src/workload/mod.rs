@@ -4,7 +4,6 @@
 //! The load is open: a step is due at its time whether or not those before it have ended, so that a cluster that stands still shows as
 //! latency. It knows addresses and credentials, and nothing of processes and faults.
 
-mod dice;
 mod kubernetes;
 mod meter;
 mod quilt;
@@ -22,11 +21,11 @@ use reqwest::Method;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-pub use dice::Dice;
 pub use meter::{Ended, Latency};
 
 use crate::cluster::Cluster;
 use crate::history::History;
+use crate::random::Random;
 use meter::Meter;
 use session::{As, Call, Session};
 use stage::Stage;
@@ -163,25 +162,25 @@ impl Shared {
     /// A new part of the load, its places made and watched.
     async fn begin(&self, number: u64) -> Result<Arc<Stage>> {
         let stage = Arc::new(Stage::new(format!("{:x}-{number}", self.seed & 0xffff_ffff), self.seed));
-        let mut dice = Dice::part(self.seed, number);
+        let mut random = Random::part(self.seed, number);
         let name = kubernetes::namespace(&stage);
         let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         self.prepare(&Call::new(As::Admin, Method::POST, "/api/v1/namespaces").body(&body), &[201, 409])
             .await
             .context("the namespace of a load")?;
         // The first collection of every stage, so that it has something to wait for at its end.
-        kubernetes::watch(&stage, &self.sessions, &mut dice);
+        kubernetes::watch(&stage, &self.sessions, &mut random);
         let kinds: Vec<Kind> = self.mix.parts.iter().map(|(kind, _)| *kind).collect();
         if kinds.contains(&Kind::Quilt) {
             let key = format!("cluster-{}", stage.tag);
             let body = quilt::cluster(&stage);
             let call = Call::new(As::Tenant, Method::POST, "/api/clusters").body(&body);
             let made = self.prepare(&call.header("idempotency-key", &key), &[201]).await.context("a Quilt cluster")?;
-            quilt::watch(&stage, &self.sessions, &made, &mut dice);
+            quilt::watch(&stage, &self.sessions, &made, &mut random);
         }
         if kinds.contains(&Kind::Rollout) {
-            rollout::watch(&stage, &self.sessions, &mut dice);
-            rollout::begin(&stage, &self.sessions[0], &mut dice).await;
+            rollout::watch(&stage, &self.sessions, &mut random);
+            rollout::begin(&stage, &self.sessions[0], &mut random).await;
         }
         Ok(stage)
     }
@@ -215,7 +214,7 @@ impl Shared {
     async fn drive(self: Arc<Self>, kind: Kind, rate: f64, part: u64) {
         let started = Instant::now();
         let between = Duration::from_secs_f64(1.0 / rate.max(0.001));
-        let mut dice = Dice::part(self.seed, part);
+        let mut random = Random::part(self.seed, part);
         for number in 0_u32.. {
             let due = started + between * number;
             tokio::time::sleep_until(due.into()).await;
@@ -225,15 +224,15 @@ impl Shared {
             }
             let name = (u64::from(number) << 8) | part;
             self.meter.begin(name, due);
-            let session = dice.pick(&self.sessions).clone();
-            let dice = Dice::new(dice.throw());
+            let session = random.one(&self.sessions).clone();
+            let random = Random::new(random.draw());
             let (shared, stage) = (Arc::clone(&self), self.stage());
             let open = stage.step();
             tokio::spawn(async move {
                 match kind {
-                    Kind::Kubernetes => kubernetes::step(&stage, &session, dice).await,
-                    Kind::Quilt => quilt::step(&stage, &session, dice).await,
-                    Kind::Rollout => rollout::step(&stage, &session, dice).await,
+                    Kind::Kubernetes => kubernetes::step(&stage, &session, random).await,
+                    Kind::Quilt => quilt::step(&stage, &session, random).await,
+                    Kind::Rollout => rollout::step(&stage, &session, random).await,
                 }
                 shared.meter.end(name);
                 drop(open);

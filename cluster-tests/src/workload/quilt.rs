@@ -8,12 +8,12 @@ use futures::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::dice::Dice;
 use super::session::{Answer, As, Call, Session};
 use super::shape::Shape;
 use super::stage::Stage;
 use crate::cluster::text;
 use crate::history::{Freshness, Object, Outcome, Request, Writers};
+use crate::random::Random;
 
 /// Times a request is sent under its key.
 const SENT: u32 = 5;
@@ -35,12 +35,12 @@ pub(super) fn cluster(stage: &Stage) -> Value {
 }
 
 /// Names the collections of the cluster and watches them as Kubernetes clients do.
-pub(super) fn watch(stage: &Stage, sessions: &[Session], made: &Value, dice: &mut Dice) {
+pub(super) fn watch(stage: &Stage, sessions: &[Session], made: &Value, random: &mut Random) {
     let cluster = text(&made["id"]);
     stage.learn(CLUSTER, cluster.clone());
     let virtual_api = format!("/clusters/{cluster}");
     let mut add = |path: &str, shape| {
-        stage.collection(sessions, &format!("{virtual_api}{path}"), shape, Writers::Shared, &As::Tenant, dice)
+        stage.collection(sessions, &format!("{virtual_api}{path}"), shape, Writers::Shared, &As::Tenant, random)
     };
     let workloads = add("/apis/quilt.sh/v1/workloads", Shape::Workload);
     add("/api/v1/nodes", Shape::Node);
@@ -58,15 +58,15 @@ struct Doing<'a> {
     session: &'a Session,
     cluster: String,
     collection: u16,
-    dice: Dice,
+    random: Random,
 }
 
 /// One step of one client.
-pub(super) async fn step(stage: &Arc<Stage>, session: &Session, dice: Dice) {
+pub(super) async fn step(stage: &Arc<Stage>, session: &Session, random: Random) {
     let (Some(cluster), Some(collection)) = (stage.recall(CLUSTER), stage.recall(COLLECTION)) else { return };
     let Ok(collection) = collection.parse() else { return };
-    let mut doing = Doing { stage, session, cluster, collection, dice };
-    match doing.dice.below(100) {
+    let mut doing = Doing { stage, session, cluster, collection, random };
+    match doing.random.below(100) {
         0..35 => doing.create().await,
         35..60 => doing.get().await,
         60..75 => doing.put().await,
@@ -102,9 +102,9 @@ impl Doing<'_> {
         let value = self.stage.value();
         let name = format!("w-{value}");
         let (path, key) = (self.workloads(), format!("key-{value}"));
-        let body = Self::spec(&name, &value, 1 + self.dice.below(2));
-        let first = self.session.any(&mut self.dice);
-        let twice = self.dice.percent(25);
+        let body = Self::spec(&name, &value, 1 + self.random.below(2));
+        let first = self.session.any(&mut self.random);
+        let twice = self.random.percent(25);
         for attempt in 0..SENT {
             let send = |place: usize| {
                 let request =
@@ -132,18 +132,18 @@ impl Doing<'_> {
 
     /// One of the workloads: its name and its path.
     fn some(&mut self) -> Option<(String, String)> {
-        let (known, id) = self.stage.some(WORKLOADS, &mut self.dice)?;
+        let (known, id) = self.stage.some(WORKLOADS, &mut self.random)?;
         let name = known.trim_start_matches(WORKLOADS).to_owned();
         Some((name, format!("{}/{id}", self.workloads())))
     }
 
     async fn get(&mut self) {
         let Some((name, mut path)) = self.some() else { return self.create().await };
-        let freshness = if self.dice.percent(15) { Freshness::Any } else { Freshness::Latest };
+        let freshness = if self.random.percent(15) { Freshness::Any } else { Freshness::Latest };
         if freshness == Freshness::Any {
             path.push_str("?consistency=stale");
         }
-        let place = self.session.any(&mut self.dice);
+        let place = self.session.any(&mut self.random);
         let request = Request::Get { object: self.object(&name), freshness };
         self.ask(place, Call::new(As::Tenant, Method::GET, &path), request).await;
     }
@@ -151,15 +151,15 @@ impl Doing<'_> {
     async fn put(&mut self) {
         let Some((name, path)) = self.some() else { return self.create().await };
         let value = self.stage.value();
-        let body = Self::spec(&name, &value, 1 + self.dice.below(2));
-        let place = self.session.any(&mut self.dice);
+        let body = Self::spec(&name, &value, 1 + self.random.below(2));
+        let place = self.session.any(&mut self.random);
         let request = Request::Update { object: self.object(&name), value, expected: None };
         self.ask(place, Call::new(As::Tenant, Method::PUT, &path).body(&body), request).await;
     }
 
     async fn delete(&mut self) {
         let Some((name, path)) = self.some() else { return self.create().await };
-        let place = self.session.any(&mut self.dice);
+        let place = self.session.any(&mut self.random);
         let request = Request::Delete { object: self.object(&name), expected: None };
         let answer = self.ask(place, Call::new(As::Tenant, Method::DELETE, &path), request).await;
         // Afterwards others may still ask for it, and are to be told that it is not there; then it is forgotten.
@@ -170,13 +170,13 @@ impl Doing<'_> {
 
     /// One token, more joiners at once than it has uses, each through whichever replica.
     async fn join(&mut self) {
-        let uses = 1 + self.dice.below(USES);
+        let uses = 1 + self.random.below(USES);
         let token = self.stage.value();
         let (path, key) = (format!("/api/clusters/{}/join-tokens", self.cluster), format!("key-{token}"));
         let body = json!({"ttl_secs": 86400, "max_uses": uses});
         let mut secret = String::new();
         for _ in 0..SENT {
-            let place = self.session.any(&mut self.dice);
+            let place = self.session.any(&mut self.random);
             let call = Call::new(As::Tenant, Method::POST, &path).body(&body).header("idempotency-key", &key);
             let answer = self.ask(place, call, Request::IssueToken { token: token.clone(), uses }).await;
             secret = text(&answer.body["join_token"]);
@@ -188,8 +188,9 @@ impl Doing<'_> {
             return;
         }
         let register = format!("/api/agent/clusters/{}/nodes/register", self.cluster);
-        let joiners: Vec<(usize, String)> =
-            (0..uses * 2 + 1).map(|number| (self.session.any(&mut self.dice), format!("n-{token}-{number}"))).collect();
+        let joiners: Vec<(usize, String)> = (0..uses * 2 + 1)
+            .map(|number| (self.session.any(&mut self.random), format!("n-{token}-{number}")))
+            .collect();
         let joining = joiners.into_iter().map(|(place, node)| {
             let (this, token, secret, register) = (&*self, token.clone(), secret.clone(), register.clone());
             async move {
@@ -199,7 +200,7 @@ impl Doing<'_> {
             }
         });
         for answer in join_all(joining).await {
-            if self.dice.percent(50) {
+            if self.random.percent(50) {
                 self.make_ready(&answer.body).await;
             }
         }
@@ -213,7 +214,7 @@ impl Doing<'_> {
         }
         let path = format!("/api/agent/clusters/{}/nodes/{id}/heartbeat", self.cluster);
         let body = json!({"state": "ready", "capacity": {"cpu": "1", "memory": "512Mi", "pods": "6"}});
-        let place = self.session.any(&mut self.dice);
+        let place = self.session.any(&mut self.random);
         let call = Call::new(As::Node(token), Method::POST, &path).body(&body);
         let _answer = self.session.request(place, &call).timeout(BEAT).send().await;
     }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::dice::Dice;
 use super::kubernetes::namespace;
 use super::session::{Answer, As, Call, Session};
 use super::shape::{ANNOTATION, Shape};
 use super::stage::Stage;
 use crate::history::{Object, Outcome, Request, Writers};
+use crate::random::Random;
 
 /// The Deployment's name.
 const NAME: &str = "roll";
@@ -25,9 +25,9 @@ fn path(stage: &Stage) -> String {
 }
 
 /// Names and watches what a rollout moves.
-pub(super) fn watch(stage: &Stage, sessions: &[Session], dice: &mut Dice) {
+pub(super) fn watch(stage: &Stage, sessions: &[Session], random: &mut Random) {
     let (deployments, sets) = (path(stage), format!("/apis/apps/v1/namespaces/{}/replicasets", namespace(stage)));
-    let mut add = |path: &str, shape| stage.collection(sessions, path, shape, Writers::Shared, &As::Admin, dice);
+    let mut add = |path: &str, shape| stage.collection(sessions, path, shape, Writers::Shared, &As::Admin, random);
     let deployments = add(&deployments, Shape::Deployment);
     add(&sets, Shape::ReplicaSet);
     // Nodes are everybody's, and so is what is bound to them.
@@ -37,7 +37,7 @@ pub(super) fn watch(stage: &Stage, sessions: &[Session], dice: &mut Dice) {
 }
 
 /// Makes the Deployment, and again until it is there.
-pub(super) async fn begin(stage: &Arc<Stage>, session: &Session, dice: &mut Dice) {
+pub(super) async fn begin(stage: &Arc<Stage>, session: &Session, random: &mut Random) {
     for _ in 0..100 {
         let value = stage.value();
         let labels = json!({"app": format!("roll-{}", stage.tag)});
@@ -51,7 +51,7 @@ pub(super) async fn begin(stage: &Arc<Stage>, session: &Session, dice: &mut Dice
         let Some(object) = object(stage) else { return };
         let all = path(stage);
         let call = Call::new(As::Admin, Method::POST, &all).body(&body);
-        let place = session.any(dice);
+        let place = session.any(random);
         let answer = ask(stage, session, place, call, Request::Create { object, value, key: None }).await;
         if matches!(answer.outcome, Outcome::Object(_)) || answer.refused() == Some(409) {
             return;
@@ -71,17 +71,17 @@ async fn ask(stage: &Stage, session: &Session, place: usize, call: Call<'_>, req
 }
 
 /// One step: another number of replicas, or another template.
-pub(super) async fn step(stage: &Arc<Stage>, session: &Session, mut dice: Dice) {
+pub(super) async fn step(stage: &Arc<Stage>, session: &Session, mut random: Random) {
     let value = stage.value();
     let mut body = json!({"metadata": {"annotations": {ANNOTATION: value}}});
-    if dice.percent(50) {
-        body["spec"] = json!({"replicas": 1 + dice.below(REPLICAS)});
+    if random.percent(50) {
+        body["spec"] = json!({"replicas": 1 + random.below(REPLICAS)});
     } else {
         body["spec"] = json!({"template": {"metadata": {"annotations": {"rolled": value}}}});
     }
     let Some(object) = object(stage) else { return };
     let own = format!("{}/{NAME}", path(stage));
     let call = Call::new(As::Admin, Method::PATCH, &own).body(&body);
-    let place = session.any(&mut dice);
+    let place = session.any(&mut random);
     ask(stage, session, place, call, Request::Patch { object, value }).await;
 }

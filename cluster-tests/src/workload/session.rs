@@ -9,10 +9,10 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
 use super::Targets;
-use super::dice::Dice;
 use super::meter::{Fate, Meter};
 use crate::client::{Client, Credential};
 use crate::history::{OperationId, Outcome, Recorder, Request};
+use crate::random::Random;
 
 /// A replica as one client reaches it.
 #[derive(Debug, Clone)]
@@ -117,8 +117,8 @@ impl Session {
     }
 
     /// Any replica.
-    pub(super) fn any(&self, dice: &mut Dice) -> usize {
-        usize::try_from(dice.below(self.lines.len() as u64)).unwrap_or(0)
+    pub(super) fn any(&self, random: &mut Random) -> usize {
+        usize::try_from(random.below(self.lines.len() as u64)).unwrap_or(0)
     }
 
     /// The replica at a place.

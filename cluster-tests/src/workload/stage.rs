@@ -11,13 +11,13 @@ use reqwest::Method;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::dice::Dice;
 use super::session::{As, Call, Session};
 use super::shape::Shape;
 use super::watcher::{Plan, Watcher, listed};
 use crate::history::{
     Collection, Freshness, History, Outcome, Page, Reader, Recorder, Recording, Request, Revision, Selector, Writers,
 };
+use crate::random::Random;
 
 /// How long watches may take to come to the end when the writing has stopped.
 const CATCH_UP: Duration = Duration::from_secs(45);
@@ -117,10 +117,10 @@ impl Stage {
     }
 
     /// Some name it knows with this beginning.
-    pub(super) fn some(&self, beginning: &str, dice: &mut Dice) -> Option<(String, String)> {
+    pub(super) fn some(&self, beginning: &str, random: &mut Random) -> Option<(String, String)> {
         let known = self.known();
         let all: Vec<_> = known.iter().filter(|(name, _)| name.starts_with(beginning)).collect();
-        let place = usize::try_from(dice.below(all.len() as u64)).ok()?;
+        let place = usize::try_from(random.below(all.len() as u64)).ok()?;
         all.get(place).map(|(name, what)| ((*name).clone(), (*what).clone()))
     }
 
@@ -132,21 +132,21 @@ impl Stage {
         shape: Shape,
         writers: Writers,
         who: &As,
-        dice: &mut Dice,
+        random: &mut Random,
     ) -> u16 {
         let id = self.recorder.collection(Collection { path: path.to_owned(), writers });
         let watched = Watched { id, path: path.to_owned(), shape, who: who.clone() };
         self.collections.lock().unwrap_or_else(PoisonError::into_inner).push(watched.clone());
         let places = sessions.first().map_or(0..0, Session::places);
         for place in places {
-            self.watch(dice.pick(sessions), &watched, Manner { place, ..Manner::PINNED }, dice);
+            self.watch(random.one(sessions), &watched, Manner { place, ..Manner::PINNED }, random);
         }
-        self.watch(dice.pick(sessions), &watched, Manner::ROAMING, dice);
+        self.watch(random.one(sessions), &watched, Manner::ROAMING, random);
         id
     }
 
     /// Watches a collection in a certain manner.
-    pub(super) fn watch(&self, session: &Session, watched: &Watched, manner: Manner, dice: &mut Dice) {
+    pub(super) fn watch(&self, session: &Session, watched: &Watched, manner: Manner, random: &mut Random) {
         let plan = Plan {
             path: watched.path.clone(),
             collection: watched.id,
@@ -158,8 +158,8 @@ impl Stage {
             initial: manner.initial,
             seconds: manner.seconds,
         };
-        let dice = Dice::new(dice.throw());
-        let watcher = Watcher::new(session.clone(), &self.recorder, plan, dice, self.hurry.subscribe());
+        let random = Random::new(random.draw());
+        let watcher = Watcher::new(session.clone(), &self.recorder, plan, random, self.hurry.subscribe());
         let (plan, recording, position) = (watcher.plan().clone(), watcher.recording(), watcher.position());
         let task = tokio::spawn(watcher.run());
         let following = Following { plan, recording, position, task };

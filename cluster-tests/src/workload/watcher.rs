@@ -13,13 +13,13 @@ use serde_json::value::RawValue;
 use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::dice::Dice;
 use super::session::{As, Call, Session};
 use super::shape::{Shape, revision};
 use crate::cluster::{items, text};
 use crate::history::{
     End, EventKind, Freshness, Line, Outcome, Page, Reader, Recorder, Recording, Request, Revision, Selector, Start,
 };
+use crate::random::Random;
 
 /// Before a replica that does not answer is asked again.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -65,7 +65,7 @@ pub(super) struct Watcher {
     recorder: Recorder,
     recording: Recording,
     plan: Plan,
-    dice: Dice,
+    random: Random,
     position: Arc<AtomicU64>,
     /// True once the run is about to end: nobody is slow any more.
     hurry: watch::Receiver<bool>,
@@ -91,12 +91,12 @@ impl Watcher {
         session: Session,
         recorder: &Recorder,
         plan: Plan,
-        dice: Dice,
+        random: Random,
         hurry: watch::Receiver<bool>,
     ) -> Self {
         let recording = recorder.stream(plan.collection, plan.selector.clone(), plan.reader);
         let (recorder, position) = (recorder.clone(), Arc::default());
-        Self { session, recorder, recording, plan, dice, position, hurry, earlier: VecDeque::new() }
+        Self { session, recorder, recording, plan, random, position, hurry, earlier: VecDeque::new() }
     }
 
     /// How far it has come.
@@ -118,7 +118,7 @@ impl Watcher {
         loop {
             let place = match self.plan.reader {
                 Reader::Pinned => self.plan.place,
-                Reader::Roaming | Reader::Slow => self.session.any(&mut self.dice),
+                Reader::Roaming | Reader::Slow => self.session.any(&mut self.random),
             };
             let from = match start {
                 Some(revision) => Start::Behind(revision),
@@ -143,8 +143,8 @@ impl Watcher {
     /// Now and then a client comes with an older place, as one does that had not noted how far it was.
     fn go_back(&mut self, position: Revision) -> Revision {
         let roams = self.plan.reader == Reader::Roaming;
-        if roams && !self.earlier.is_empty() && self.dice.percent(20) && !*self.hurry.borrow() {
-            let place = self.dice.below(self.earlier.len() as u64);
+        if roams && !self.earlier.is_empty() && self.random.percent(20) && !*self.hurry.borrow() {
+            let place = self.random.below(self.earlier.len() as u64);
             return self.earlier[usize::try_from(place).unwrap_or(0)].min(position);
         }
         position
@@ -185,7 +185,7 @@ impl Watcher {
         self.position.fetch_max(position, Ordering::Relaxed);
         let mut limit = Duration::from_secs(24 * 3600);
         if let Some(longest) = self.plan.seconds {
-            let seconds = 3 + self.dice.below(longest.saturating_sub(2));
+            let seconds = 3 + self.random.below(longest.saturating_sub(2));
             query.push_str(&format!("&timeoutSeconds={seconds}"));
             limit = Duration::from_secs(seconds) + GRACE;
         } else {
@@ -263,7 +263,7 @@ impl Watcher {
             }
             rest.drain(..begin);
             if self.plan.reader == Reader::Slow && !*self.hurry.borrow() {
-                let pause = Duration::from_millis(500 + self.dice.below(2500));
+                let pause = Duration::from_millis(500 + self.random.below(2500));
                 let _hurried = tokio::time::timeout(pause, self.hurry.wait_for(|hurry| *hurry)).await;
             }
         }
