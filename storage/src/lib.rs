@@ -17,6 +17,7 @@ mod files;
 mod format;
 mod home;
 pub mod log;
+mod newest;
 mod restore;
 pub mod snapshot;
 mod state;

@@ -15,12 +15,26 @@ use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{ColumnFamily, DB, FlushOptions, ReadOptions, ReadTier, WriteBatch, WriteOptions};
 
 use crate::damage::Health;
+use crate::newest::Newest;
 
 /// The durable store of one replica. Clones share it.
 #[derive(Clone)]
 pub struct RocksStore {
-    current: Arc<RwLock<Arc<DB>>>,
+    current: Arc<RwLock<Current>>,
     health: Health,
+}
+
+/// One database, and what is remembered of its rows.
+#[derive(Clone)]
+struct Current {
+    db: Arc<DB>,
+    newest: Arc<Newest>,
+}
+
+impl Current {
+    fn new(db: DB) -> Self {
+        Self { db: Arc::new(db), newest: Arc::default() }
+    }
 }
 
 impl std::fmt::Debug for RocksStore {
@@ -31,7 +45,7 @@ impl std::fmt::Debug for RocksStore {
 
 impl RocksStore {
     pub(crate) fn new(db: DB, health: Health) -> Self {
-        Self { current: Arc::new(RwLock::new(Arc::new(db))), health }
+        Self { current: Arc::new(RwLock::new(Current::new(db))), health }
     }
 
     /// What is known of damage.
@@ -45,12 +59,12 @@ impl RocksStore {
 
     /// The database of this moment. Held for one call only.
     fn db(&self) -> Arc<DB> {
-        self.current.read().clone()
+        Arc::clone(&self.current.read().db)
     }
 
     /// Puts another database in the place of this one and gives back the old.
     pub(crate) fn swap(&self, db: DB) -> Arc<DB> {
-        std::mem::replace(&mut *self.current.write(), Arc::new(db))
+        std::mem::replace(&mut *self.current.write(), Current::new(db)).db
     }
 
     /// A copy of the state by hard links, in a directory that must not exist. Flushes first.
@@ -149,16 +163,25 @@ impl Store for RocksStore {
     }
 
     fn first_version(&self, places: &[Bytes], visit: &mut dyn FnMut(usize, &[u8]) -> Step) -> Result<(), StoreError> {
-        if places.is_empty() {
-            return Ok(());
-        }
-        let db = self.db();
-        let mut options = ReadOptions::default();
-        // Files that have no row of the stem are skipped by their filters.
-        options.set_prefix_same_as_start(true);
-        // One cursor for all of them: making one costs more than a seek.
-        let mut cursor = db.raw_iterator_cf_opt(cf(&db, Family::Versions)?, options);
+        let Current { db, newest } = self.current.read().clone();
+        let versions = cf(&db, Family::Versions)?;
+        // One cursor for all that need one: making it costs more than a seek.
+        let mut cursor = None;
         for (which, place) in places.iter().enumerate() {
+            if let Some(row) = newest.at_or_behind(place)
+                && let Some(value) = db.get_pinned_cf(versions, &row).map_err(self.failed(Family::Versions, &row))?
+            {
+                if visit(which, &value) == Step::Stop {
+                    return Ok(());
+                }
+                continue;
+            }
+            let cursor = cursor.get_or_insert_with(|| {
+                let mut options = ReadOptions::default();
+                // Files that have no row of the stem are skipped by their filters.
+                options.set_prefix_same_as_start(true);
+                db.raw_iterator_cf_opt(versions, options)
+            });
             cursor.seek(place);
             match cursor.item() {
                 Some((key, value)) if stem(key) == stem(place) => {
@@ -175,7 +198,7 @@ impl Store for RocksStore {
     }
 
     fn write(&self, batch: &Batch) -> Result<(), StoreError> {
-        let db = self.db();
+        let Current { db, newest } = self.current.read().clone();
         let mut rows = WriteBatch::default();
         // Neighbouring writes are mostly of one family: its handle is looked up once.
         let mut last = None;
@@ -192,7 +215,13 @@ impl Store for RocksStore {
         }
         let mut options = WriteOptions::default();
         options.disable_wal(true);
-        db.write_opt(rows, &options).map_err(|error| self.health.failed(None, &[], &error))
+        db.write_opt(rows, &options).map_err(|error| self.health.failed(None, &[], &error))?;
+        for write in &batch.writes {
+            if write.family == Family::Versions && write.value.is_some() {
+                newest.wrote(&write.key);
+            }
+        }
+        Ok(())
     }
 
     fn flush(&self) -> Result<(), StoreError> {

@@ -133,7 +133,8 @@ pub trait Store: Send + Sync + 'static {
     /// As [`Store::scan`].
     fn first_version(&self, places: &[Bytes], visit: &mut dyn FnMut(usize, &[u8]) -> Step) -> Result<(), StoreError>;
 
-    /// Applies a batch atomically. Readers see all of it or nothing.
+    /// Applies a batch atomically. Readers see all of it or nothing. A row put into `Versions` is newer than all that
+    /// were put there before, or as new: revisions never go down.
     ///
     /// # Errors
     /// Nothing was applied.
