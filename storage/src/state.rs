@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use quilt_state::store::stem;
-use quilt_state::{Batch, Family, Step, Store, StoreError};
+use quilt_state::{Batch, Family, Step, Store, StoreError, Write};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{ColumnFamily, DB, FlushOptions, ReadOptions, ReadTier, WriteBatch, WriteOptions};
 
@@ -128,6 +128,12 @@ pub(crate) fn cf(db: &DB, family: Family) -> Result<&ColumnFamily, StoreError> {
     db.cf_handle(family.name()).ok_or_else(|| StoreError(format!("family {:?} is not there", family.name())))
 }
 
+/// Bytes of one write in a batch, and a few that say what it is.
+fn size(write: &Write) -> usize {
+    const HEADER_BYTES: usize = 16;
+    write.key.len() + write.value.as_ref().map_or(0, Bytes::len) + HEADER_BYTES
+}
+
 #[allow(clippy::needless_pass_by_value, reason = "the shape of map_err")]
 pub(crate) fn failed(error: rocksdb::Error) -> StoreError {
     StoreError(error.to_string())
@@ -199,7 +205,8 @@ impl Store for RocksStore {
 
     fn write(&self, batch: &Batch) -> Result<(), StoreError> {
         let Current { db, newest } = self.current.read().clone();
-        let mut rows = WriteBatch::default();
+        // Grown step by step it would be copied over and over.
+        let mut rows = WriteBatch::with_capacity_bytes(batch.writes.iter().map(size).sum());
         // Neighbouring writes are mostly of one family: its handle is looked up once.
         let mut last = None;
         for write in &batch.writes {

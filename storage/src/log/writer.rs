@@ -57,6 +57,9 @@ pub(super) struct Write {
     pub(super) done: Option<Completion>,
 }
 
+/// For the keys and marks of a group, beside what its entries hold.
+const BATCH_SPARE_BYTES: usize = 4 << 10;
+
 /// Takes the next group off the queue.
 pub(super) fn take_group(queue: &mut VecDeque<Write>) -> Vec<Write> {
     let mut bytes = 0;
@@ -94,7 +97,9 @@ impl Writer {
     /// Applies a group in order, all or nothing.
     pub(super) fn write(&mut self, group: &[Write]) -> Result<Sync, String> {
         let marks = marks(&self.db)?;
-        let mut batch = WriteBatch::default();
+        // Grown step by step it would be copied over and over.
+        let bytes: u64 = group.iter().map(|write| write.change.size()).sum();
+        let mut batch = WriteBatch::with_capacity_bytes(usize::try_from(bytes).unwrap_or(0) + BATCH_SPARE_BYTES);
         // Only the newest mark counts, and it may come before any entry of the group.
         let mut committed = None;
         let mut sync = Sync::NotNeeded;

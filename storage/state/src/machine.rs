@@ -16,7 +16,10 @@ use crate::pending::Pending;
 use crate::recent::Recent;
 use crate::row;
 use crate::session::Sessions;
-use crate::store::{Family, Step, Store, StoreError};
+use crate::store::{Family, Step, Store, StoreError, Write};
+
+/// Writes of one batch for which room is kept; more are rare.
+const ROOM_WRITES_MAX: usize = 8_192;
 
 /// Place of an entry in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,6 +125,8 @@ pub struct Machine<S: ?Sized> {
     position: Option<Position>,
     membership: Bytes,
     recent: Recent,
+    /// Room for the writes of the next batch: made anew each time, it would grow step by step.
+    room: Vec<Write>,
     audit: Arc<Audit>,
     store: Arc<S>,
 }
@@ -156,8 +161,9 @@ impl<S: Store + ?Sized> Machine<S> {
         let position = (row.applied_index != 0 || row.applied_term != 0 || !row.membership.is_empty())
             .then_some(Position { index: row.applied_index, term: row.applied_term, leader: row.applied_leader });
         let hash = StateHash::from_halves(row.hash_high, row.hash_low);
-        let (recent, audit) = (Recent::default(), Arc::default());
-        Ok(Self { facts, hash, live_keys: row.live_keys, position, membership: row.membership, recent, audit, store })
+        let (recent, room, audit) = (Recent::default(), Vec::new(), Arc::default());
+        let (live_keys, membership) = (row.live_keys, row.membership);
+        Ok(Self { facts, hash, live_keys, position, membership, recent, room, audit, store })
     }
 
     /// Goes on with the audits of a machine whose state this one's takes the place of.
@@ -191,6 +197,7 @@ impl<S: Store + ?Sized> Machine<S> {
         // Held until the rows are written: a reader sees what its sum is of.
         let mut reader = audit.reader();
         let mut pending = Pending::new(&*store, &self.recent, self.hash, self.live_keys);
+        pending.batch.writes = std::mem::take(&mut self.room);
         pending.noted = reader.is_reading().then(Vec::new);
         let mut applied = Applied::default();
         pending.prefetch(inputs.iter().filter_map(Input::entry).flat_map(apply::keys).collect())?;
@@ -220,6 +227,9 @@ impl<S: Store + ?Sized> Machine<S> {
         store.write(&batch)?;
         drop(reader);
         self.recent.keep(heads);
+        batch.writes.clear();
+        batch.writes.shrink_to(ROOM_WRITES_MAX);
+        self.room = batch.writes;
         applied.events = events;
         Ok(applied)
     }
