@@ -1,8 +1,8 @@
 //! Who leads, as the layers above may rely on it.
 //!
 //! *Gained* is announced after this term's first entry has been applied here, so its owner starts from a state that
-//! holds everything earlier leaders committed. *Lost* is announced on a higher vote, or when no quorum has acknowledged
-//! this leader within its lease, whichever shows first.
+//! holds everything earlier leaders committed. *Lost* is announced on a higher vote, when no quorum has acknowledged this
+//! leader within its lease, or when it asks another one to lead, whichever shows first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,12 +45,14 @@ impl Leadership {
     }
 }
 
-/// The leadership these metrics show, and when its lease runs out unless a quorum answers again.
-fn judge(metrics: &Metrics, applied_term: u64, lease: Duration) -> (Leadership, Option<Duration>) {
+/// The leadership these metrics show, and when its lease runs out unless a quorum answers again. Leaderships up to the
+/// term `given_up` have been given away: their lease says nothing, since the next leader need not wait for it.
+fn judge(metrics: &Metrics, applied_term: u64, given_up: u64, lease: Duration) -> (Leadership, Option<Duration>) {
     let leads = metrics.state == ServerState::Leader
         && metrics.current_leader == Some(metrics.id)
         && metrics.vote.is_committed()
-        && applied_term == metrics.current_term;
+        && applied_term == metrics.current_term
+        && metrics.current_term > given_up;
     if !leads || metrics.running_state.is_err() {
         return (Leadership::Follower, None);
     }
@@ -85,10 +87,11 @@ pub(crate) async fn follow(
     raft: Raft,
     applied: Arc<Applied>,
     lease: Duration,
+    mut given_up: watch::Receiver<u64>,
     leadership: Arc<watch::Sender<Leadership>>,
 ) {
-    use openraft::async_runtime::Select4;
     use openraft::async_runtime::watch::WatchReceiver as _;
+    use openraft::async_runtime::{Select2, Select4};
 
     let mut part = raft.server_metrics();
     let mut metrics = raft.metrics();
@@ -99,7 +102,7 @@ pub(crate) async fn follow(
         drop(part.borrow_and_update());
         let (now, next) = {
             let seen = metrics.borrow_and_update();
-            let (now, left) = judge(&seen, term, lease);
+            let (now, left) = judge(&seen, term, *given_up.borrow_and_update(), lease);
             let next = match (now, left) {
                 (Leadership::Leader(_), Some(left)) => Next::Lapse(left),
                 (Leadership::Follower, _) if seen.state == ServerState::Leader => Next::All,
@@ -132,10 +135,17 @@ pub(crate) async fn follow(
             }
             std::future::pending::<()>().await;
         };
-        let (changed, lapse) = (std::pin::pin!(part.changed()), std::pin::pin!(lapse));
+        let changed = async {
+            let (part, given_up) = (std::pin::pin!(part.changed()), std::pin::pin!(given_up.changed()));
+            match TypeConfig::select2(part, given_up).await {
+                Select2::First(changed) => changed.is_ok(),
+                Select2::Second(changed) => changed.is_ok(),
+            }
+        };
+        let (changed, lapse) = (std::pin::pin!(changed), std::pin::pin!(lapse));
         let (other, new_term) = (std::pin::pin!(other), std::pin::pin!(new_term));
         match TypeConfig::select4(changed, lapse, other, new_term).await {
-            Select4::First(Err(_)) | Select4::Third(false) => {
+            Select4::First(false) | Select4::Third(false) => {
                 leadership.send_replace(Leadership::Follower);
                 return;
             }

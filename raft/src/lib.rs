@@ -13,6 +13,7 @@ mod clock;
 mod codec;
 mod courier;
 mod destination;
+mod disk;
 mod error;
 mod history;
 mod host;

@@ -13,6 +13,7 @@ use quilt_storage::{LogEngine, LogError, LogPosition};
 use tokio::sync::oneshot;
 
 use crate::codec;
+use crate::disk::Disk;
 use crate::types::{Entry, LogId, TypeConfig, Vote, log_id};
 
 /// Bytes of entries read at a time for replication and apply: openraft itself limits by count only.
@@ -22,6 +23,7 @@ const READ_BYTES_MAX: u64 = 1 << 20;
 #[derive(Clone)]
 pub(crate) struct LogStore {
     engine: Arc<dyn LogEngine>,
+    disk: Arc<Disk>,
 }
 
 fn failed(error: &LogError) -> io::Error {
@@ -42,8 +44,18 @@ fn report(what: &'static str) -> quilt_storage::Completion {
 }
 
 impl LogStore {
-    pub(crate) const fn new(engine: Arc<dyn LogEngine>) -> Self {
-        Self { engine }
+    pub(crate) const fn new(engine: Arc<dyn LogEngine>, disk: Arc<Disk>) -> Self {
+        Self { engine, disk }
+    }
+
+    /// What is called when a write is durable; from now on it counts as on its way to the disk.
+    fn timed(&self, done: impl FnOnce(Result<(), LogError>) + Send + 'static) -> quilt_storage::Completion {
+        let disk = Arc::clone(&self.disk);
+        disk.pace.begin();
+        Box::new(move |result| {
+            disk.pace.end();
+            done(result);
+        })
     }
 
     /// First and one-past-last index of `range`, open ends closed by what is held.
@@ -120,7 +132,9 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
-        Ok(self.engine.vote().map(|bytes| codec::decode_vote(&bytes)).transpose()?)
+        let vote = self.engine.vote().map(|bytes| codec::decode_vote(&bytes)).transpose()?;
+        self.disk.note_vote(vote);
+        Ok(vote)
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
@@ -146,13 +160,19 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let (done, durable) = oneshot::channel();
-        let done: quilt_storage::Completion = Box::new(move |result| {
+        let done = self.timed(move |result| {
             // The receiver is gone only when the replica has stopped.
             let _ = done.send(result);
         });
+        // Until the next one is durable nothing may be said on the strength of any.
+        self.disk.note_vote(None);
         self.engine.save_vote(codec::encode_vote(vote), done);
         match durable.await {
-            Ok(result) => result.map_err(|error| failed(&error)),
+            Ok(Ok(())) => {
+                self.disk.note_vote(Some(*vote));
+                Ok(())
+            }
+            Ok(Err(error)) => Err(failed(&error)),
             Err(_) => Err(io::Error::other("the log dropped a vote")),
         }
     }
@@ -177,14 +197,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let records = entries.into_iter().map(|entry| codec::to_record(&entry)).collect();
-        let done: quilt_storage::Completion =
-            Box::new(move |result| callback.io_completed(result.map_err(|error| failed(&error))));
+        let done = self.timed(move |result| callback.io_completed(result.map_err(|error| failed(&error))));
         self.engine.append(records, done);
         Ok(())
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
-        self.engine.truncate_after(last.map(|id| id.index), report("truncate"));
+        self.engine.truncate_after(last.map(|id| id.index), self.timed(report("truncate")));
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! operator must be kept from, and what must wait for what. It must not know who asks.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::ChangeMembers;
@@ -19,6 +20,7 @@ use crate::leadership::Leadership;
 use crate::peer::Member;
 use crate::state_machine::Raft;
 use crate::status::{alive, last_contact_ms, matched_index};
+use crate::transport::Peers;
 use crate::types::{Metrics, Node, TypeConfig};
 
 /// A change that its own leader did not finish is finished by the next one after this.
@@ -39,6 +41,9 @@ pub(crate) enum Changed {
 pub(crate) struct Membership {
     id: u64,
     raft: Raft,
+    peers: Arc<Peers>,
+    /// The last term whose leadership this replica gave away.
+    given_up: watch::Sender<u64>,
     /// Changes queue here: raft itself refuses one while another is under way.
     turn: Mutex<()>,
 }
@@ -47,8 +52,8 @@ type Written =
     Result<openraft::raft::ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>;
 
 impl Membership {
-    pub(crate) fn new(id: u64, raft: Raft) -> Self {
-        Self { id, raft, turn: Mutex::default() }
+    pub(crate) fn new(id: u64, raft: Raft, peers: Arc<Peers>, given_up: watch::Sender<u64>) -> Self {
+        Self { id, raft, peers, given_up, turn: Mutex::default() }
     }
 
     fn metrics(&self) -> Metrics {
@@ -148,12 +153,30 @@ impl Membership {
             Some(to) => to,
             None => {
                 let others = voters.iter().copied().filter(|id| *id != self.id && alive(metrics, *id));
-                let best = others.max_by_key(|id| matched_index(metrics, *id));
+                let slow = |id| self.peers.report(id).is_some_and(|report| report.disk_is_slow);
+                let best = others.max_by_key(|id| (!slow(*id), matched_index(metrics, *id)));
                 best.ok_or_else(|| AdminError::Refused("no other voter answers that could lead".into()))?
             }
         };
-        self.raft.trigger().transfer_leader(to).await.map_err(|_| AdminError::Stopped)?;
+        self.give_to(to).await?;
         Ok(to)
+    }
+
+    async fn give_to(&self, to: u64) -> Result<(), AdminError> {
+        let metrics = self.metrics();
+        if metrics.state == openraft::ServerState::Leader {
+            self.given_up.send_replace(metrics.current_term);
+        }
+        self.raft.trigger().transfer_leader(to).await.map_err(|_| AdminError::Stopped)
+    }
+
+    /// Asks a voter to lead, if no change is under way; says when it does.
+    pub(crate) async fn hand_over_unless_busy(&self, to: u64, begun: impl FnOnce() + Send) {
+        let Ok(_turn) = self.turn.try_lock() else { return };
+        begun();
+        if self.give_to(to).await.is_err() {
+            tracing::debug!("the agreement layer has ended");
+        }
     }
 
     /// Waits until a learner holds everything that was in the log when it was asked for.

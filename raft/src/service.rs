@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use openraft::type_config::TypeConfigExt;
 use parking_lot::RwLock;
 
+use crate::admin;
 use crate::courier::Destination;
 use crate::error::AskError;
 use crate::host::watch;
@@ -65,7 +66,8 @@ impl Services {
         let handler = self.handlers.read().get(service).cloned();
         let Some(handler) = handler else { return Served::Unknown };
         let result = handler(body).await;
-        if self.leadership.borrow().held() != held {
+        // What a change of the control plane has brought about stands, whoever leads now: giving leadership away is one.
+        if self.leadership.borrow().held() != held && service != admin::SERVICE {
             return Served::NotLeader;
         }
         match result {

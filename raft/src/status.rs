@@ -5,7 +5,7 @@ use std::time::Duration;
 use openraft::{Instant as _, ServerState};
 use quilt_proto::ReplicaId;
 
-use crate::clock::millis;
+use crate::clock::{micros, millis};
 use crate::leadership::Leadership;
 use crate::scan::Scanned;
 use crate::transport::PeerReport;
@@ -51,6 +51,10 @@ pub struct Member {
     pub applied_index: Option<u64>,
     /// Term of that index.
     pub term: Option<u64>,
+    /// What a sync of its log takes at this time, if there was one lately, as it said itself.
+    pub log_sync_us: Option<u64>,
+    /// Whether it holds its own disk to be slow: it is not to lead while another can.
+    pub disk_is_slow: Option<bool>,
     /// What the layers above it said of it, see [`crate::Replica::describe`].
     pub about: Option<String>,
 }
@@ -183,6 +187,8 @@ pub(crate) fn members(
                 last_heard_ms: heard(*id).map(millis),
                 applied_index: report.as_ref().map(|report| report.applied_index),
                 term: report.as_ref().map(|report| report.term),
+                log_sync_us: report.as_ref().and_then(|report| report.sync).map(micros),
+                disk_is_slow: report.as_ref().map(|report| report.disk_is_slow),
                 about: about.filter(|text| !text.is_empty()),
             }
         })

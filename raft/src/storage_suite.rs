@@ -143,7 +143,7 @@ fn stores(parts: Parts) -> (LogStore, Carried) {
     };
     let home = Arc::clone(&parts.snapshots);
     let machine = StateMachine::new(machine, parts.snapshots, listeners);
-    (LogStore::new(parts.log), Carried { machine, home })
+    (LogStore::new(parts.log, Arc::default()), Carried { machine, home })
 }
 
 #[cfg(simulated)]

@@ -13,6 +13,7 @@ use crate::answers::Answers;
 use crate::applied::Applied;
 use crate::clock::Clock;
 use crate::courier::{Courier, Destination};
+use crate::disk::{Disk, DiskWatch};
 use crate::error::{OpenError, ReadError};
 use crate::history::Written;
 use crate::host::{Threads, watch};
@@ -88,8 +89,9 @@ pub(super) async fn assemble(
     };
     let audit = Arc::clone(machine.audit());
     let state_machine = StateMachine::new(machine, Arc::clone(&snapshots), listeners);
-    let log_store = LogStore::new(Arc::clone(&log));
-    let network = Network { id, peers: Arc::clone(&peers), applied: Arc::clone(&applied) };
+    let disk = Arc::new(Disk::default());
+    let log_store = LogStore::new(Arc::clone(&log), Arc::clone(&disk));
+    let network = Network { id, peers: Arc::clone(&peers), applied: Arc::clone(&applied), disk: Arc::clone(&disk) };
     let raft = Raft::new(id, Arc::new(config), network, log_store, state_machine);
     let raft: Raft = raft.await.map_err(|error| storage(&error))?;
 
@@ -101,8 +103,10 @@ pub(super) async fn assemble(
     let proposer = Arc::new(Proposer::new(leadership.subscribe(), space.clone()));
     let reads = Arc::new(ReadIndex::new(id, Arc::clone(&applied)));
     let services = Arc::new(Services::new(id, leadership.subscribe(), destination.subscribe(), Arc::clone(&peers)));
+    let (giving_up, given_up) = watch::channel(0);
+    let membership = Arc::new(Membership::new(id, raft.clone(), Arc::clone(&peers), giving_up));
     {
-        let (membership, proposer) = (Arc::new(Membership::new(id, raft.clone())), Arc::clone(&proposer));
+        let (membership, proposer) = (Arc::clone(&membership), Arc::clone(&proposer));
         let (changing, held) = (Arc::clone(&membership), leadership.subscribe());
         TypeConfig::spawn(async move { changing.finish_abandoned(held).await });
         let handler: Handler = Arc::new(move |body| {
@@ -113,7 +117,7 @@ pub(super) async fn assemble(
     }
 
     let lease = options.timing.lease();
-    TypeConfig::spawn(leadership::follow(raft.clone(), Arc::clone(&applied), lease, Arc::clone(&leadership)));
+    TypeConfig::spawn(leadership::follow(raft.clone(), Arc::clone(&applied), lease, given_up, Arc::clone(&leadership)));
     TypeConfig::spawn(Arc::clone(&proposer).run(raft.clone(), Arc::clone(&clock), Arc::clone(&requests)));
     TypeConfig::spawn(Arc::clone(&reads).run(raft.clone(), Arc::clone(&peers), destination.subscribe()));
     let housekeeping = Housekeeping {
@@ -175,6 +179,24 @@ pub(super) async fn assemble(
             }
         });
     }
+    {
+        let watch = DiskWatch {
+            id,
+            disk: Arc::clone(&disk),
+            log: Arc::clone(&log),
+            raft: raft.clone(),
+            peers: Arc::clone(&peers),
+            membership,
+            slow: Duration::from_millis(options.timing.heartbeat_ms),
+            stalled: options.disk_stalled,
+        };
+        let (stopped, requests, hub, reads) =
+            (Arc::clone(&stopped), Arc::clone(&requests), Arc::clone(&hub), Arc::clone(&reads));
+        TypeConfig::spawn(async move {
+            let reason = watch.run().await;
+            stop(&stopped, &requests, &hub, &reads, &reason);
+        });
+    }
     let scanned = Arc::default();
     let scan = Scan {
         applied: Arc::clone(&applied),
@@ -187,7 +209,13 @@ pub(super) async fn assemble(
     let alarms = Arc::default();
     let about = Arc::default();
     if let Some((listener, tls)) = listening {
-        TypeConfig::spawn(transport::stand_when_reset(raft.clone(), Arc::clone(&peers), lease, reset));
+        TypeConfig::spawn(transport::stand_when_reset(
+            raft.clone(),
+            Arc::clone(&peers),
+            lease,
+            Arc::clone(&disk),
+            reset,
+        ));
         let touch = Touch {
             id,
             peers: Arc::clone(&peers),
@@ -207,6 +235,7 @@ pub(super) async fn assemble(
             services: Arc::clone(&services),
             reads: Arc::clone(&reads),
             applied: Arc::clone(&applied),
+            disk: Arc::clone(&disk),
             about: Arc::clone(&about),
             snapshots,
             leadership: leadership.subscribe(),
@@ -238,6 +267,7 @@ pub(super) async fn assemble(
         reads,
         services,
         peers,
+        disk,
         about,
         scanned,
         alarms,

@@ -26,6 +26,7 @@ use crate::answers::Answers;
 use crate::applied::Applied;
 use crate::clock::{self, Clock};
 use crate::courier::Destination;
+use crate::disk::Disk;
 use crate::error::{AskError, OpenError, ProposeError, ReadError};
 use crate::host::{self, Handle, JoinHandle, Threads, watch};
 use crate::hub::{EventStream, Hub};
@@ -38,7 +39,7 @@ use crate::scan::Scanned;
 use crate::service::{Handler, Services};
 use crate::space::{Room, Space};
 use crate::state_machine::Raft;
-use crate::status::{self, Load, Status};
+use crate::status::{self, Load, Member, Status};
 use crate::transport::{PeerIdentity, PeerReport, Peers, Tls, TransportOptions};
 use crate::types::TypeConfig;
 use crate::view::{Consistency, View};
@@ -50,6 +51,8 @@ pub use options::{Options, Parts};
 const EXPIRY_MARGIN_MS: u64 = 500;
 /// A fenced write of a controller that is not decided by then is given up; the log says which way.
 const LOCAL_DEADLINE: Duration = Duration::from_secs(10);
+/// A leader that was heard from within this is at work.
+const LED_WITHIN: Duration = Duration::from_secs(1);
 /// How long a background write may wait for its turn.
 const BACKGROUND_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -68,6 +71,7 @@ struct Inner {
     reads: Arc<ReadIndex>,
     services: Arc<Services>,
     peers: Arc<Peers>,
+    disk: Arc<Disk>,
     about: Arc<RwLock<Bytes>>,
     scanned: Arc<parking_lot::Mutex<Option<Scanned>>>,
     alarms: Arc<parking_lot::Mutex<Vec<String>>>,
@@ -259,13 +263,17 @@ impl Replica {
         self.inner.hub.watch(prefix, from)
     }
 
-    fn alarms(&self) -> Vec<String> {
+    fn alarms(&self, members: &[Member]) -> Vec<String> {
         let mut alarms = self.inner.alarms.lock().clone();
         let id = self.inner.options.id;
         match self.inner.space.room() {
             Room::Enough => {}
             Room::Low => alarms.push(format!("the disk of replica {id} is nearly full: no new objects while it leads")),
             Room::Out => alarms.push(format!("the disk of replica {id} is full: only deletions while it leads")),
+        }
+        for member in members.iter().filter(|member| member.disk_is_slow == Some(true)) {
+            let (id, ms) = (member.id, member.log_sync_us.unwrap_or(0) / 1_000);
+            alarms.push(format!("the disk of replica {id} is slow: a sync of its log takes {ms} ms"));
         }
         alarms
     }
@@ -278,7 +286,14 @@ impl Replica {
         let inner = &self.inner;
         let metrics = inner.raft.metrics().borrow_watched().clone();
         let mark = inner.applied.mark();
-        let own = || PeerReport { term: mark.term, applied_index: mark.index, about: inner.about.read().clone() };
+        let own = || PeerReport {
+            term: mark.term,
+            applied_index: mark.index,
+            about: inner.about.read().clone(),
+            sync: inner.disk.sync(),
+            disk_is_slow: inner.disk.is_slow(),
+            at: TypeConfig::now(),
+        };
         let report = |id| if id == inner.options.id.0 { Some(own()) } else { inner.peers.report(id) };
         let (members, failures_tolerated) = status::members(&metrics, |id| inner.peers.heard(id), report);
         let error = inner.stopped.borrow().clone();
@@ -301,6 +316,7 @@ impl Replica {
             state_hash: format!("{:016x}{:016x}", mark.hash.0, mark.hash.1),
             cluster_time_ms: self.cluster_time_ms(),
             quorum_acknowledged_ms: status::quorum_acknowledged_ms(&metrics),
+            alarms: self.alarms(&members),
             members,
             membership_changing: metrics.membership_config.get_joint_config().len() > 1,
             failures_tolerated,
@@ -311,7 +327,6 @@ impl Replica {
                 log_syncs: inner.log.syncs(),
             },
             scanned: inner.scanned.lock().clone(),
-            alarms: self.alarms(),
             error,
         }
     }
@@ -325,6 +340,20 @@ impl Replica {
     #[must_use]
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.inner.leadership.clone()
+    }
+
+    /// Whether a leader was at work within the last second, as far as can be told here: what waits for one may get an
+    /// answer.
+    #[must_use]
+    pub fn is_led(&self) -> bool {
+        use openraft::async_runtime::watch::WatchReceiver as _;
+
+        if self.inner.leadership.borrow().held().is_some() {
+            return true;
+        }
+        let leader = self.inner.raft.server_metrics().borrow_watched().current_leader;
+        let heard = leader.and_then(|leader| self.inner.peers.heard(leader));
+        heard.is_some_and(|ago| ago < LED_WITHIN)
     }
 
     /// Cluster time: the clock every expiry counts by. Best local estimate.

@@ -35,6 +35,8 @@ pub struct Options {
     pub disk_reserve_bytes: u64,
     /// Peers as they were configured: who is asked for a state when the own one is lost and no members were noted.
     pub peers: BTreeMap<ReplicaId, String>,
+    /// A log of which nothing becomes durable for so long stops the replica: its disk has stalled.
+    pub disk_stalled: Duration,
     /// How fast, and how often, the whole state is read and compared with its hash.
     pub scan: ScanPace,
 }
@@ -54,6 +56,7 @@ impl Options {
             log_keep_bytes: 256 << 20,
             disk_reserve_bytes: 256 << 20,
             peers: BTreeMap::new(),
+            disk_stalled: Duration::from_secs(30),
             scan: ScanPace::default(),
         }
     }

@@ -90,6 +90,12 @@ pub(crate) struct PeerReport {
     pub(crate) applied_index: u64,
     /// What the layers above it say.
     pub(crate) about: Bytes,
+    /// What a sync of its log takes at this time, if there was one lately.
+    pub(crate) sync: Option<Duration>,
+    /// Whether it holds its own disk to be slow.
+    pub(crate) disk_is_slow: bool,
+    /// When it said so.
+    pub(crate) at: Instant,
 }
 
 impl Connection {
@@ -152,8 +158,14 @@ impl Connection {
     }
 
     pub(crate) fn note_report(&self, reply: &PingReply) {
-        let (term, applied_index, about) = (reply.term, reply.applied_index, reply.about.clone());
-        *self.report.lock() = Some(PeerReport { term, applied_index, about });
+        *self.report.lock() = Some(PeerReport {
+            term: reply.term,
+            applied_index: reply.applied_index,
+            about: reply.about.clone(),
+            sync: Some(Duration::from_micros(reply.log_sync_us)).filter(|sync| !sync.is_zero()),
+            disk_is_slow: reply.disk_is_slow,
+            at: TypeConfig::now(),
+        });
     }
 
     /// The peer says that it holds the log up to `index`, to the leader of `term`.

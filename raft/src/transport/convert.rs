@@ -99,11 +99,12 @@ pub(crate) fn append_reply_in(reply: peer::AppendReply) -> Option<StreamAppendRe
     })
 }
 
-pub(crate) fn transfer_out(request: &TransferLeaderRequest<TypeConfig>) -> peer::TransferRequest {
+pub(crate) fn transfer_out(request: &TransferLeaderRequest<TypeConfig>, slow_disk: bool) -> peer::TransferRequest {
     peer::TransferRequest {
         from_leader: Some(vote_out(request.from_leader())),
         to: *request.to_node_id(),
         last_log_id: request.last_log_id().map(id_out),
+        slow_disk,
     }
 }
 

@@ -11,6 +11,7 @@ use openraft::type_config::TypeConfigExt;
 use tokio::sync::mpsc;
 
 use super::Peers;
+use crate::disk::Disk;
 use crate::state_machine::Raft;
 use crate::types::{Metrics, TypeConfig};
 
@@ -18,6 +19,8 @@ type Instant = openraft::alias::InstantOf<TypeConfig>;
 
 /// Between the candidates, so that the first has its votes before the second asks.
 const STAGGER: Duration = Duration::from_millis(20);
+/// How much later a replica stands whose disk is slow.
+const SLOW_DISK_STANDS_LATER: Duration = Duration::from_secs(1);
 /// Rounds before the ordinary election timeout is left to decide.
 const ROUNDS_MAX: u32 = 20;
 
@@ -26,12 +29,13 @@ pub(crate) async fn stand_when_reset(
     raft: Raft,
     peers: Arc<Peers>,
     lease: Duration,
+    disk: Arc<Disk>,
     mut resets: mpsc::UnboundedReceiver<u64>,
 ) {
     while let Some(peer) = resets.recv().await {
         let at = TypeConfig::now();
         if led_by(&raft, peer).is_some() {
-            stand(&raft, &peers, peer, at, lease).await;
+            stand(&raft, &peers, peer, at, lease, &disk).await;
         }
     }
 }
@@ -52,7 +56,7 @@ fn led_by(raft: &Raft, leader: u64) -> Option<u32> {
     rank(&raft.metrics().borrow_watched(), leader)
 }
 
-async fn stand(raft: &Raft, peers: &Peers, leader: u64, reset_at: Instant, lease: Duration) {
+async fn stand(raft: &Raft, peers: &Peers, leader: u64, reset_at: Instant, lease: Duration, disk: &Disk) {
     // What the leader had sent before it died may still be read for a moment; a living one beats on and on.
     let alive_from = reset_at + lease / 2;
     for round in 0..ROUNDS_MAX {
@@ -62,7 +66,9 @@ async fn stand(raft: &Raft, peers: &Peers, leader: u64, reset_at: Instant, lease
         }
         let lease_end = heard.unwrap_or(reset_at) + lease;
         let Some(rank) = led_by(raft, leader) else { return };
-        let turn = lease_end + STAGGER * rank;
+        // One whose disk is slow lets all others go first.
+        let later = if disk.is_slow() { SLOW_DISK_STANDS_LATER } else { Duration::ZERO };
+        let turn = lease_end + STAGGER * rank + later;
         let again = if round == 0 { turn } else { turn.max(TypeConfig::now() + STAGGER * (rank + 2)) };
         TypeConfig::sleep_until(again).await;
         if led_by(raft, leader).is_none() {

@@ -21,6 +21,7 @@ use super::connection::Connection;
 use super::credit::Credit;
 use super::{PeerError, Peers, answer, convert, snapshot};
 use crate::applied::Applied;
+use crate::disk::Disk;
 use crate::host;
 use crate::peer::AppendReply;
 use crate::peer::control_frame::Body;
@@ -35,6 +36,7 @@ pub(crate) struct Network {
     pub(crate) id: u64,
     pub(crate) peers: Arc<Peers>,
     pub(crate) applied: Arc<Applied>,
+    pub(crate) disk: Arc<Disk>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,12 +53,13 @@ pub(crate) struct Client {
     role: Role,
     peers: Arc<Peers>,
     applied: Arc<Applied>,
+    disk: Arc<Disk>,
 }
 
 impl Network {
     fn client(&self, target: u64, node: &Node, role: Role) -> Client {
-        let (peers, applied) = (Arc::clone(&self.peers), Arc::clone(&self.applied));
-        Client { id: self.id, target, address: node.addr.clone(), role, peers, applied }
+        let (peers, applied, disk) = (Arc::clone(&self.peers), Arc::clone(&self.applied), Arc::clone(&self.disk));
+        Client { id: self.id, target, address: node.addr.clone(), role, peers, applied, disk }
     }
 }
 
@@ -278,7 +281,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         request: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Rpc<TransferLeaderResponse<TypeConfig>> {
-        let question = Body::Transfer(convert::transfer_out(&request));
+        let question = Body::Transfer(convert::transfer_out(&request, self.disk.is_handing_over()));
         let Body::TransferReply(reply) = self.control(question, RPCTypes::TransferLeader, &option).await? else {
             return Err(unexpected());
         };
@@ -303,7 +306,7 @@ mod tests {
     async fn a_dead_peer_is_dialled_no_more_often_than_asked() {
         let peers = Arc::new(Peers::default());
         let applied = Applied::new(Arc::new(MemoryStore::new()), Horizon::default(), 0, (0, 0));
-        let mut network = Network { id: 1, peers, applied: Arc::new(applied) };
+        let mut network = Network { id: 1, peers, applied: Arc::new(applied), disk: Arc::default() };
         let mut client = network.new_client(2, &Node::new("127.0.0.1:1")).await;
         let option = || RPCOption::new(Duration::from_secs(1));
         let paused = futures::stream::pending::<AppendEntriesRequest<TypeConfig>>();

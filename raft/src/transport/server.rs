@@ -19,6 +19,7 @@ use super::wire::PeerId;
 use super::{Peers, convert, snapshot};
 use crate::answers::Answers;
 use crate::applied::Applied;
+use crate::disk::Disk;
 use crate::host::watch;
 use crate::leadership::Leadership;
 use crate::peer::data_server::Data;
@@ -51,6 +52,7 @@ pub(crate) struct Service {
     pub(crate) services: Arc<Services>,
     pub(crate) reads: Arc<ReadIndex>,
     pub(crate) applied: Arc<Applied>,
+    pub(crate) disk: Arc<Disk>,
     pub(crate) about: Arc<RwLock<Bytes>>,
     pub(crate) snapshots: Arc<dyn SnapshotHome>,
     pub(crate) leadership: watch::Receiver<Leadership>,

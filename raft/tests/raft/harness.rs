@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use quilt_proto::{Compare, Key, Op, ReplicaId, Revision, Txn};
@@ -12,6 +13,8 @@ use quilt_raft::{
 use quilt_storage::{Home, Identity};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
+
+use crate::braked::{Brake, BrakedLog};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -64,6 +67,7 @@ impl Authority {
 
 struct Node {
     dir: TempDir,
+    brake: Arc<Brake>,
     address: SocketAddr,
     running: Option<(Replica, Home)>,
 }
@@ -71,6 +75,8 @@ struct Node {
 pub(crate) struct Cluster {
     authority: Authority,
     timing: Timing,
+    /// After which a disk counts as stalled.
+    stalled: Duration,
     nodes: BTreeMap<u64, Node>,
 }
 
@@ -82,7 +88,16 @@ impl Cluster {
 
     /// The same with other heartbeats and elections.
     pub(crate) async fn start_with(size: u64, timing: Timing) -> Self {
-        let cluster = Self::unfounded(size, timing).await;
+        Self::unfounded(size, timing).await.founded().await
+    }
+
+    /// The same, with disks that have stalled after so long.
+    pub(crate) async fn start_with_stalls(size: u64, timing: Timing, stalled: Duration) -> Self {
+        Self::with(size, timing, stalled).await.founded().await
+    }
+
+    async fn founded(self) -> Self {
+        let cluster = self;
         cluster.get(1).admin().initialize(cluster.members()).await.expect("founded");
         for id in cluster.ids() {
             cluster.until(id, |status| status.ready).await;
@@ -92,7 +107,11 @@ impl Cluster {
 
     /// Starts replicas that hold nothing yet.
     pub(crate) async fn unfounded(size: u64, timing: Timing) -> Self {
-        let mut cluster = Self { authority: Authority::new(), timing, nodes: BTreeMap::new() };
+        Self::with(size, timing, Options::new(ReplicaId(1), "").disk_stalled).await
+    }
+
+    async fn with(size: u64, timing: Timing, stalled: Duration) -> Self {
+        let mut cluster = Self { authority: Authority::new(), timing, stalled, nodes: BTreeMap::new() };
         for _ in 0..size {
             cluster.add().await;
         }
@@ -110,7 +129,7 @@ impl Cluster {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
         let dir = tempfile::tempdir().expect("a directory");
-        self.nodes.insert(id, Node { dir, address, running: None });
+        self.nodes.insert(id, Node { dir, brake: Arc::default(), address, running: None });
         self.open(id, listener).await;
         (id, address.to_string())
     }
@@ -120,7 +139,7 @@ impl Cluster {
     }
 
     async fn try_open(&mut self, id: u64, listener: TcpListener) -> Result<(), OpenError> {
-        let timing = self.timing;
+        let (timing, disk_stalled) = (self.timing, self.stalled);
         let identity = self.authority.identity(id);
         let node = self.nodes.get_mut(&id).expect("known");
         let whose = Identity { cluster: "test".into(), replica: id };
@@ -128,9 +147,11 @@ impl Cluster {
         // Whole scans all the time: each compares what apply has written with its hash.
         let scan =
             ScanPace { page_bytes: 64 << 10, page_pause: Duration::from_millis(2), pause: Duration::from_millis(200) };
-        let options = Options { timing, scan, ..Options::new(ReplicaId(id), "test") };
+        let options = Options { timing, scan, disk_stalled, ..Options::new(ReplicaId(id), "test") };
         let transport = TransportOptions { listener, identity };
-        let replica = Replica::open(options, Parts::of(&home), Some(transport)).await?;
+        let log = Arc::new(BrakedLog::new(home.log.clone(), Arc::clone(&node.brake)));
+        let parts = Parts { log, ..Parts::of(&home) };
+        let replica = Replica::open(options, parts, Some(transport)).await?;
         node.running = Some((replica, home));
         Ok(())
     }
@@ -138,6 +159,11 @@ impl Cluster {
     /// Where a replica keeps its data.
     pub(crate) fn data(&self, id: u64) -> PathBuf {
         self.nodes[&id].dir.path().join("data")
+    }
+
+    /// What slows a replica's disk down.
+    pub(crate) fn brake(&self, id: u64) -> &Brake {
+        &self.nodes[&id].brake
     }
 
     /// The data of a replica that runs.

@@ -2,9 +2,11 @@
 //! One binary, since each links RocksDB and openraft anew.
 #![allow(clippy::disallowed_methods)]
 
+mod braked;
 mod cluster;
 mod damage;
 mod harness;
 mod memory;
+mod slow_disk;
 mod traffic;
 mod watches;

@@ -7,12 +7,16 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures::future::{Either, select};
 use futures::stream::{FuturesUnordered, StreamExt};
+use openraft::async_runtime::Select2;
 use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::errors::RaftError;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use openraft::type_config::TypeConfigExt;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::SILENCE_MAX;
 use super::frame::{self, Reader};
+use crate::clock::micros;
 use crate::peer::control_frame::Body;
 use crate::peer::{
     AppendReply, ControlFrame, PingReply, ReadIndexReply, TransferReply, VoteReply, Welcome, append_reply,
@@ -27,6 +31,8 @@ use crate::types::TypeConfig;
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 /// Questions of one peer being answered at once; further ones wait in the socket.
 const ANSWERING_MAX: usize = 1_024;
+/// What an idle disk takes; a heartbeat is answered without waiting any longer.
+const STORED_WITHIN: Duration = Duration::from_millis(1);
 /// How long a peer's read index question waits for a quorum.
 const READ_INDEX_WAIT: Duration = Duration::from_millis(500);
 
@@ -130,16 +136,18 @@ async fn decide(service: &Service, question: Body) -> Result<Body, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     Ok(match question {
         Body::Heartbeat(request) => {
-            use openraft::raft::AppendEntriesResponse as Response;
-
             let request = convert::append_in(request).map_err(|error| text(&error))?;
             let prev = request.prev_log_id;
-            let result = match raft.append_entries(request).await.map_err(|error| text(&error))? {
-                Response::Success | Response::PartialSuccess(_) => {
+            let result = match beat(service, request).await.map_err(|error| text(&error))? {
+                AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_) => {
                     Some(append_reply::Result::Matching(crate::peer::Matching { log_id: None }))
                 }
-                Response::Conflict => prev.as_ref().map(convert::id_out).map(append_reply::Result::Conflict),
-                Response::HigherVote(vote) => Some(append_reply::Result::HigherVote(convert::vote_out(&vote))),
+                AppendEntriesResponse::Conflict => {
+                    prev.as_ref().map(convert::id_out).map(append_reply::Result::Conflict)
+                }
+                AppendEntriesResponse::HigherVote(vote) => {
+                    Some(append_reply::Result::HigherVote(convert::vote_out(&vote)))
+                }
             };
             Body::AppendReply(AppendReply { result })
         }
@@ -160,6 +168,9 @@ async fn decide(service: &Service, question: Body) -> Result<Body, String> {
             Body::VoteReply(convert::vote_reply_out(&reply))
         }
         Body::Transfer(request) => {
+            if request.slow_disk {
+                service.disk.note_handover();
+            }
             let request = convert::transfer_in(request);
             let done = raft.handle_transfer_leader(request).await.map_err(|error| text(&error))?;
             let refused = done.err().map(|error| error.to_string()).unwrap_or_default();
@@ -179,10 +190,37 @@ async fn decide(service: &Service, question: Body) -> Result<Body, String> {
                 milestone_index,
                 milestone_hash_high: milestone_hash.0,
                 milestone_hash_low: milestone_hash.1,
+                log_sync_us: service.disk.sync().map_or(0, micros),
+                disk_is_slow: service.disk.is_slow(),
             })
         }
         _ => return Err("not a question".into()),
     })
+}
+
+/// Takes a heartbeat, and does not keep its sender waiting for the disk.
+///
+/// openraft answers it when all that was appended before is durable. With a busy disk, or a stalled one, that is long
+/// after the leader has stopped waiting, and a leader that no quorum answers falls silent: an election, for nothing. A
+/// heartbeat asks less. Whether this replica still follows is known as soon as openraft has dealt with it, and no crash
+/// changes that where the leader's vote is durable; what is stored is told by the answers to appends alone.
+async fn beat(
+    service: &Service,
+    request: AppendEntriesRequest<TypeConfig>,
+) -> Result<AppendEntriesResponse<TypeConfig>, RaftError<TypeConfig>> {
+    let (raft, vote) = (&service.raft, request.vote);
+    let mut answered = std::pin::pin!(raft.append_entries(request));
+    let follows = std::pin::pin!(async {
+        TypeConfig::sleep(STORED_WITHIN).await;
+        // This question comes behind the heartbeat: openraft has dealt with that one when it answers.
+        let known = raft.with_raft_state(move |state| *state.vote_ref() == vote).await;
+        matches!(known, Ok(true)) && service.disk.holds_vote(&vote)
+    });
+    match TypeConfig::select2(answered.as_mut(), follows).await {
+        Select2::First(answer) => answer,
+        Select2::Second(true) => Ok(AppendEntriesResponse::Success),
+        Select2::Second(false) => answered.await,
+    }
 }
 
 async fn read_index(service: &Service) -> Result<read_index_reply::Result, String> {

@@ -52,7 +52,18 @@ fn scanned(scanned: &Value) -> Option<String> {
 pub(crate) fn peers(status: &Value) {
     let rows = status["members"].as_array().into_iter().flatten().map(|replica| row(status, replica));
     output::table(
-        &["ID", "ADDRESS", "ROLE", "TERM", "APPLIED", "TRAILS LEADER BY", "LAST CONTACT", "VERSION", "DISK FREE"],
+        &[
+            "ID",
+            "ADDRESS",
+            "ROLE",
+            "TERM",
+            "APPLIED",
+            "TRAILS LEADER BY",
+            "LAST CONTACT",
+            "LOG SYNC",
+            "VERSION",
+            "DISK FREE",
+        ],
         &rows.collect::<Vec<_>>(),
     );
 }
@@ -76,9 +87,17 @@ fn row(status: &Value, replica: &Value) -> Vec<String> {
         text(&replica["applied_index"], ""),
         text(&replica["lag_entries"], " entries"),
         text(&replica["last_contact_ms"], " ms"),
+        log_sync(replica),
         text(&replica["about"]["version"], ""),
         text(&replica["about"]["disk_free_percent"], " %"),
     ]
+}
+
+/// What a sync of the replica's log takes, and whether the replica holds its disk to be slow.
+fn log_sync(replica: &Value) -> String {
+    let Some(us) = replica["log_sync_us"].as_u64() else { return "-".to_owned() };
+    let slow = if replica["disk_is_slow"] == Value::Bool(true) { ", slow" } else { "" };
+    format!("{}.{} ms{slow}", us / 1_000, us % 1_000 / 100)
 }
 
 #[cfg(test)]
@@ -92,9 +111,12 @@ mod tests {
     fn a_row_says_what_is_known() {
         let status = json!({"leader": 2});
         let leader = json!({"id": 2, "address": "cp-2:7443", "voter": true, "term": 4, "applied_index": 9, "lag_entries": 0,
-            "last_contact_ms": 0, "about": {"version": "0.1.0", "disk_free_percent": 71}});
-        assert_eq!(row(&status, &leader), ["2", "cp-2:7443", "leader", "4", "9", "0 entries", "0 ms", "0.1.0", "71 %"]);
+            "last_contact_ms": 0, "log_sync_us": 61_250, "disk_is_slow": true, "about": {"version": "0.1.0", "disk_free_percent": 71}});
+        assert_eq!(
+            row(&status, &leader),
+            ["2", "cp-2:7443", "leader", "4", "9", "0 entries", "0 ms", "61.2 ms, slow", "0.1.0", "71 %"]
+        );
         let learner = json!({"id": 3, "address": "cp-3:7443", "voter": false, "about": null});
-        assert_eq!(row(&status, &learner), ["3", "cp-3:7443", "learner", "-", "-", "-", "-", "-", "-"]);
+        assert_eq!(row(&status, &learner), ["3", "cp-3:7443", "learner", "-", "-", "-", "-", "-", "-", "-"]);
     }
 }
