@@ -1,6 +1,5 @@
 //! `/api/clusters/{c}/reconcile`: a forced run of the cluster's controllers and scheduler, where they run.
 
-use quilt_raft::AskError;
 use serde_json::json;
 
 use super::asking::ask;
@@ -17,7 +16,6 @@ pub(crate) async fn run(call: &Call<'_>, cluster: &str) -> Result<Reply, Problem
     let request = json!({"cluster": cluster}).to_string();
     match ask(call.replica(), SERVICE, request.into(), call.remaining()).await {
         Ok(_) => Ok(Reply::success()),
-        Err(AskError::NoLeader | AskError::Stopped) => Err(refuse::no_leader()),
-        Err(other) => Err(refuse::internal(other)),
+        Err(error) => Err(refuse::not_done(error)),
     }
 }

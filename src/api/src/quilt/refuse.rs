@@ -1,6 +1,7 @@
 //! The refusals of Quilt routes, by name. Each is a [`Problem`] in the words of the contract. Must not know routes or
 //! state.
 
+use quilt_raft::AskError;
 use serde_json::{Value, json};
 
 use super::envelope::{Code, Envelope};
@@ -62,6 +63,16 @@ pub(crate) fn no_leader() -> Problem {
     Problem::unavailable("no leader answered in time; nothing was changed")
 }
 
+/// What the leader was asked to do from its memory and did not do in time. That it could not yet, or not any more, is what a
+/// change of leaders looks like, and passes.
+pub(crate) fn not_done(error: AskError) -> Problem {
+    match error {
+        AskError::NoLeader | AskError::Stopped => no_leader(),
+        AskError::Failed(reason) => Problem::unavailable(format!("the leader cannot do that now: {reason}")),
+        AskError::Unknown(_) | AskError::TooLarge { .. } => internal(error),
+    }
+}
+
 /// More bytes than the limit of `what`.
 pub(crate) fn too_large(what: &str, field: &str, bytes_max: usize, received: Value) -> Problem {
     let mut details = json!({"field": field, "expected": [format!("at most {bytes_max} bytes")]});
@@ -80,5 +91,24 @@ impl Problem {
     pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
         let envelope = Envelope { hint: Some(hint.into()), ..self.envelope() };
         self.told(envelope)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A leader that does not do what it was asked for is unavailable, and says why; only what can never be done is a
+    /// defect.
+    #[test]
+    fn a_leader_that_cannot_now_is_unavailable() {
+        let code = |error| not_done(error).code();
+        assert_eq!(code(AskError::NoLeader), 503);
+        assert_eq!(code(AskError::Stopped), 503);
+        assert_eq!(code(AskError::Unknown("reconcile".into())), 500);
+        assert_eq!(code(AskError::TooLarge { bytes: 2, limit: 1 }), 500);
+        let failed = not_done(AskError::Failed("the controllers are not running".into()));
+        assert_eq!(failed.code(), 503);
+        assert!(failed.to_string().contains("not running"), "{failed}");
     }
 }

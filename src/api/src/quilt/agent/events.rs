@@ -2,7 +2,6 @@
 //! is written behind everything of more weight. Must not know how Events are kept.
 
 use quilt_objects::event::Notice;
-use quilt_raft::AskError;
 use serde_json::{Map, Value, json};
 
 use crate::problem::Problem;
@@ -62,8 +61,7 @@ pub(crate) async fn tell(
     let request = json!({"cluster": cluster, "events": known}).to_string();
     match ask(call.replica(), SERVICE, request.into(), call.remaining()).await {
         Ok(_) => Ok(Reply::success()),
-        Err(AskError::NoLeader | AskError::Stopped) => Err(refuse::no_leader()),
-        Err(other) => Err(refuse::internal(other)),
+        Err(error) => Err(refuse::not_done(error)),
     }
 }
 

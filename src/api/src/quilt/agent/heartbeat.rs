@@ -3,7 +3,7 @@
 //! An unchanged heartbeat is no write: the leader's memory learns of it and that is all. One that changes the Node, or
 //! is its first, is replicated before it is answered. The cost depends on this node alone.
 
-use quilt_raft::{AskError, View};
+use quilt_raft::View;
 use serde_json::{Map, Value};
 
 use crate::admission::Part;
@@ -57,7 +57,6 @@ pub(crate) async fn heartbeat(
         Ok(()) => Ok(Reply::success()),
         // What was reported is stored; a leader that was not told counts the node's silence from its own election.
         Err(_) if written.first.is_some() => Ok(Reply::success()),
-        Err(AskError::NoLeader | AskError::Stopped | AskError::Failed(_)) => Err(refuse::no_leader()),
-        Err(other) => Err(refuse::internal(other)),
+        Err(error) => Err(refuse::not_done(error)),
     }
 }
