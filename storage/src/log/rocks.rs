@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
@@ -18,6 +19,9 @@ use super::writer::{Change, Sync, Write, Writer, take_group};
 use super::{Bounds, Completion, LogEngine, LogError, LogPosition, LogRecord};
 use crate::damage::is_damage;
 use crate::db::{Memory, marks};
+
+/// How long the committed mark of the last write waits for another write to go with.
+const HINT_LINGERS: Duration = Duration::from_secs(1);
 
 /// The durable log of one replica.
 pub struct RocksLog {
@@ -225,17 +229,42 @@ impl Inner {
 
     fn next_group(&self) -> Option<Vec<Write>> {
         let mut shared = self.shared.lock();
-        while shared.queue.is_empty() {
-            if shared.closing {
-                return None;
+        let mut lingers = true;
+        while !shared.queue.iter().any(Write::is_waited_for) {
+            if shared.closing || (!lingers && !shared.queue.is_empty()) {
+                break;
             }
-            self.work.wait(&mut shared);
+            if lingers {
+                lingers = !self.work.wait_for(&mut shared, HINT_LINGERS).timed_out();
+            } else {
+                self.work.wait(&mut shared);
+            }
         }
-        Some(take_group(&mut shared.queue))
+        let group = take_group(&mut shared.queue);
+        (!group.is_empty()).then_some(group)
+    }
+
+    /// Orders the committed mark. It moves with every commit and is only a hint, so nobody is woken for it: it goes with
+    /// the next write, or alone when there is none for a while, and only the newest one does.
+    fn note_committed(&self, committed: Bytes) {
+        let mut shared = self.shared.lock();
+        if shared.stopped.is_some() {
+            return;
+        }
+        shared.view.committed = Some(committed.clone());
+        shared.pending_bytes += committed.len() as u64;
+        if let Some(Write { change: Change::Committed(before), .. }) = shared.queue.back_mut() {
+            let before = std::mem::replace(before, committed);
+            shared.pending_bytes -= before.len() as u64;
+            return;
+        }
+        let number = shared.enqueued + 1;
+        shared.enqueued = number;
+        shared.queue.push_back(Write { number, change: Change::Committed(committed), done: None });
     }
 
     /// Orders a change: what `prepare` does to the view and what it hands to the writer is one step.
-    fn enqueue(&self, done: Option<Completion>, prepare: impl FnOnce(&mut Shared, u64) -> Result<Change, LogError>) {
+    fn enqueue(&self, done: Completion, prepare: impl FnOnce(&mut Shared, u64) -> Result<Change, LogError>) {
         let mut shared = self.shared.lock();
         let number = shared.enqueued + 1;
         let prepared = match &shared.stopped {
@@ -246,15 +275,13 @@ impl Inner {
             Ok(change) => {
                 shared.enqueued = number;
                 shared.pending_bytes += change.size();
-                shared.queue.push_back(Write { number, change, done });
+                shared.queue.push_back(Write { number, change, done: Some(done) });
                 drop(shared);
                 self.work.notify_one();
             }
             Err(error) => {
                 drop(shared);
-                if let Some(done) = done {
-                    done(Err(error));
-                }
+                done(Err(error));
             }
         }
     }
@@ -350,18 +377,18 @@ fn finish(group: impl IntoIterator<Item = Write>, result: &Result<(), LogError>)
 
 impl LogEngine for RocksLog {
     fn append(&self, records: Vec<LogRecord>, done: Completion) {
-        self.inner.enqueue(Some(done), |shared, number| Ok(Change::Append(shared.view.append(records, number)?)));
+        self.inner.enqueue(done, |shared, number| Ok(Change::Append(shared.view.append(records, number)?)));
     }
 
     fn save_vote(&self, vote: Bytes, done: Completion) {
-        self.inner.enqueue(Some(done), |shared, _| {
+        self.inner.enqueue(done, |shared, _| {
             shared.view.vote = Some(vote.clone());
             Ok(Change::Vote(vote))
         });
     }
 
     fn truncate_after(&self, index: Option<u64>, done: Completion) {
-        self.inner.enqueue(Some(done), |shared, _| {
+        self.inner.enqueue(done, |shared, _| {
             let cut = shared.view.cut_after(index, |index| self.inner.stored(index))?;
             shared.view.truncate(&cut);
             // With nothing to cut the call still keeps its place in the order.
@@ -370,7 +397,7 @@ impl LogEngine for RocksLog {
     }
 
     fn purge(&self, upto: LogPosition, done: Completion) {
-        self.inner.enqueue(Some(done), |shared, _| {
+        self.inner.enqueue(done, |shared, _| {
             match shared.view.purged_offset(upto, |index| self.inner.stored(index))? {
                 Some(end_offset) => {
                     shared.view.purge(upto, end_offset);
@@ -382,10 +409,7 @@ impl LogEngine for RocksLog {
     }
 
     fn save_committed(&self, committed: Bytes) {
-        self.inner.enqueue(None, |shared, _| {
-            shared.view.committed = Some(committed.clone());
-            Ok(Change::Committed(committed))
-        });
+        self.inner.note_committed(committed);
     }
 
     fn read(&self, range: Range<u64>) -> Result<Vec<LogRecord>, LogError> {

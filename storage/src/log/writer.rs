@@ -60,6 +60,13 @@ pub(super) struct Write {
 /// For the keys and marks of a group, beside what its entries hold.
 const BATCH_SPARE_BYTES: usize = 4 << 10;
 
+impl Write {
+    /// Whether it is worth a write of its own.
+    pub(super) const fn is_waited_for(&self) -> bool {
+        !matches!(self.change, Change::Committed(_))
+    }
+}
+
 /// Takes the next group off the queue.
 pub(super) fn take_group(queue: &mut VecDeque<Write>) -> Vec<Write> {
     let mut bytes = 0;
