@@ -69,7 +69,7 @@ async fn main() -> Result<()> {
 async fn record(arguments: &Arguments) -> Result<oracle::Verdict> {
     let mut cluster = Cluster::start(Shape { replicas: 3, agents: arguments.agents }).await?;
     let mix = Mix::named(&arguments.mix, arguments.rate)?;
-    let mut load = workload::start(Targets::direct(&cluster), mix, arguments.seed).await?;
+    let load = workload::start(Targets::direct(&cluster), mix, arguments.seed).await?;
     let started = Instant::now();
     let (mut faulted, mut parted) = (Instant::now(), Instant::now());
     let mut verdict = oracle::Verdict::default();

@@ -12,4 +12,7 @@ pub mod report;
 pub mod run;
 pub mod scenario;
 mod settle;
+pub mod soak;
+mod starvation;
 mod timeline;
+mod verdict;

@@ -13,9 +13,12 @@ mod disk;
 mod kill;
 mod members;
 mod pause;
+mod probe;
 mod restart;
 mod rot;
+mod sick;
 mod trouble;
+mod upgrade;
 
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
@@ -27,8 +30,9 @@ pub use disk::DiskTrouble;
 pub use layer::{Clock, Tail};
 pub use members::Change;
 pub use restart::Order;
-pub use rot::Files;
+pub use rot::{Files, When};
 pub use trouble::{Over, Trouble};
+pub use upgrade::Steps;
 
 use crate::oracle::{Promise, Violation};
 use crate::random::Random;
@@ -109,8 +113,12 @@ pub enum Fault {
     Links(Over, Trouble),
     /// A disk fails, fills or is slow.
     Disk(Whom, DiskTrouble),
-    /// Bytes of files change while the replica is stopped.
-    Rot(Whom, Files),
+    /// Bytes of files change.
+    Rot(Whom, Files, When),
+    /// Every sync of the leader takes so many milliseconds longer, and it must hand over.
+    SickLeader(u64),
+    /// Replicas change over from one build to another.
+    Upgrade(Steps),
     /// A clock is wrong.
     Clock(Whom, Clock),
     /// Who belongs to the control plane changes.
@@ -144,7 +152,10 @@ impl Display for Fault {
             Self::Cut(way) => write!(f, "{way}"),
             Self::Links(over, trouble) => write!(f, "{trouble} {over}"),
             Self::Disk(whom, trouble) => write!(f, "{trouble} of {whom}"),
-            Self::Rot(whom, files) => write!(f, "{files} of {whom}"),
+            Self::Rot(whom, files, When::Stopped) => write!(f, "{files} of {whom}"),
+            Self::Rot(whom, files, When::Running) => write!(f, "{files} of {whom} while it runs"),
+            Self::SickLeader(ms) => write!(f, "sick disk of the leader, syncs of {ms} ms"),
+            Self::Upgrade(steps) => write!(f, "{steps}"),
             Self::Clock(whom, Clock::Jump(seconds)) => write!(f, "clock of {whom} jumps by {seconds} s"),
             Self::Clock(whom, Clock::Drift(percent)) => write!(f, "clocks of {whom} drift by {percent} %"),
             Self::Clock(whom, Clock::Frozen) => write!(f, "clock of {whom} stands still"),
@@ -203,6 +214,10 @@ pub enum Active {
     Disk(disk::Disk),
     /// See [`Fault::Rot`].
     Rot(rot::Rot),
+    /// See [`Fault::SickLeader`].
+    Sick(sick::Sick),
+    /// See [`Fault::Upgrade`].
+    Upgrade(upgrade::Upgrade),
     /// See [`Fault::Clock`].
     Clock(clock::WrongClock),
     /// See [`Fault::Members`].
@@ -227,7 +242,9 @@ impl Fault {
             Self::Cut(way) => Active::Cut(cut::Cut::begin(rig, random, way).await?),
             Self::Links(over, trouble) => Active::Links(trouble::Links::begin(rig, random, over, trouble).await?),
             Self::Disk(whom, trouble) => Active::Disk(disk::Disk::begin(rig, random, whom, trouble).await?),
-            Self::Rot(whom, files) => Active::Rot(rot::Rot::begin(rig, random, whom, files).await?),
+            Self::Rot(whom, files, when) => Active::Rot(rot::Rot::begin(rig, random, whom, files, when).await?),
+            Self::SickLeader(ms) => Active::Sick(sick::Sick::begin(rig, random, ms).await?),
+            Self::Upgrade(steps) => Active::Upgrade(upgrade::Upgrade::begin(rig, random, steps).await?),
             Self::Clock(whom, clock) => Active::Clock(clock::WrongClock::begin(rig, random, whom, clock).await?),
             Self::Members(change) => Active::Members(members::Members::begin(rig, random, change).await?),
             Self::Absence => Active::Absence(absence::Absence::begin(rig, random).await?),
@@ -238,7 +255,19 @@ impl Fault {
     /// Whether it needs the layer between replicas and their disks and clocks.
     #[must_use]
     pub fn needs_layer(self) -> bool {
-        matches!(self, Self::PowerCut(..) | Self::Disk(..) | Self::Clock(..))
+        matches!(self, Self::PowerCut(..) | Self::Disk(..) | Self::Clock(..) | Self::SickLeader(_))
+    }
+
+    /// Whether it needs a build from before the one under test.
+    #[must_use]
+    pub fn needs_previous(self) -> bool {
+        matches!(self, Self::Upgrade(_))
+    }
+
+    /// Whether it may end with another replica in the place of one.
+    #[must_use]
+    pub fn may_replace(self) -> bool {
+        matches!(self, Self::Members(Change::Replace | Change::GrowAndShrink) | Self::Rot(..))
     }
 
     /// The name of its kind, for tables.
@@ -252,7 +281,8 @@ impl Fault {
             Self::Cut(_) => "cut",
             Self::Links(Over::Clients, _) => "client links",
             Self::Links(..) => "peer links",
-            Self::Disk(..) => "disk",
+            Self::Disk(..) | Self::SickLeader(_) => "disk",
+            Self::Upgrade(_) => "upgrade",
             Self::Rot(..) => "rot",
             Self::Clock(..) => "clock",
             Self::Members(_) => "membership",
@@ -273,6 +303,15 @@ impl Active {
         }
     }
 
+    /// Replicas that may yet end for its sake when it has ended: what failed them was on its way.
+    #[must_use]
+    pub fn lingers(&self) -> Vec<u16> {
+        match self {
+            Self::Disk(disk) => disk.lingers(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Ends it.
     ///
     /// # Errors
@@ -286,6 +325,8 @@ impl Active {
             Self::Links(links) => Ok(links.end()),
             Self::Disk(disk) => disk.end(rig).await,
             Self::Rot(rot) => rot.end(rig).await,
+            Self::Sick(sick) => sick.end(rig).await,
+            Self::Upgrade(upgrade) => upgrade.end(rig).await,
             Self::Clock(clock) => clock.end(rig),
             Self::Members(members) => members.end(rig).await,
             Self::Absence(absence) => absence.end(rig).await,

@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod fault;
 pub mod history;
 pub mod kubectl;
+pub mod museum;
 pub mod oracle;
 pub mod pages;
 pub mod proxy;

@@ -7,6 +7,7 @@
 mod seat;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,8 @@ pub struct Plan {
     pub replicas: u16,
     /// The binary under test.
     pub binary: PathBuf,
+    /// The build before it, if it is there: replicas begin as this one.
+    pub previous: Option<PathBuf>,
     /// The library that is the layer under each replica.
     pub shim: Option<PathBuf>,
     /// Where everything is kept; made new.
@@ -57,6 +60,42 @@ pub struct Plan {
     pub arguments: Vec<String>,
     /// Jitter and whatever else is chance.
     pub seed: u64,
+    /// What becomes of directories of removed replicas.
+    pub forgotten: Forgotten,
+}
+
+/// Which build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Build {
+    /// The one under test.
+    Current,
+    /// The one before.
+    Previous,
+}
+
+impl fmt::Display for Build {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Current => "the build under test",
+            Self::Previous => "the build before",
+        })
+    }
+}
+
+impl Plan {
+    /// What replicas are made of at first.
+    fn first(&self) -> &Path {
+        self.previous.as_deref().unwrap_or(&self.binary)
+    }
+}
+
+/// What becomes of the directory of a replica that was removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forgotten {
+    /// It stays, for whoever looks through it.
+    Kept,
+    /// What is in it goes: a long run would fill the disk.
+    Removed,
 }
 
 /// A running control plane. Dropping it ends every process of it; its directory stays.
@@ -104,14 +143,14 @@ impl Rig {
         let ids: Vec<u16> = (1..=plan.replicas).collect();
         let members: Vec<String> =
             ids.iter().map(|id| format!("{id}={}", addresses.at(PROXY_HOSTS + id, PEER_PORT))).collect();
-        let mut init = Command::new(&plan.binary);
+        let mut init = Command::new(plan.first());
         init.arg("init").arg("--initial-cluster").arg(members.join(",")).arg("--out").arg(&cp);
         for id in &ids {
             for host in [*id, PROXY_HOSTS + id] {
                 init.arg("--name").arg(addresses.at(host, 0).ip().to_string());
             }
         }
-        let made = init.output().with_context(|| format!("{} cannot be run", plan.binary.display()))?;
+        let made = init.output().with_context(|| format!("{} cannot be run", plan.first().display()))?;
         ensure!(made.status.success(), "quiltd init failed: {}", String::from_utf8_lossy(&made.stderr));
         let authority = std::fs::read_to_string(cp.join("ca.crt"))?;
         let admin_key = std::fs::read_to_string(cp.join("admin.key"))?.trim().to_owned();
@@ -154,7 +193,7 @@ impl Rig {
         write_private(&token_file, token["join_token"].as_str().context("a token has a text")?)?;
         for number in 1..=self.plan.agents {
             let output = std::fs::File::create(self.plan.directory.join(format!("agent-{number}.log")))?;
-            let mut agent = Command::new(&self.plan.binary);
+            let mut agent = Command::new(self.plan.first());
             agent.arg("agent").arg("--cluster=default").arg("--address=127.0.0.1").arg("--on-shutdown=stop");
             for id in self.ids() {
                 agent.arg(format!("--server=https://{}", self.addresses.at(id, API_PORT)));
@@ -207,7 +246,7 @@ impl Rig {
             None => None,
         };
         let log = self.plan.directory.join(format!("replica-{id}.log"));
-        self.seats.insert(id, Seat::new(self.plan.binary.clone(), arguments, data, log, layer));
+        self.seats.insert(id, Seat::new(self.plan.first().to_owned(), arguments, data, log, layer));
         Ok(())
     }
 
@@ -280,6 +319,12 @@ impl Rig {
         self.seats.iter().filter(|(_, seat)| seat.state() == State::Running).map(|(id, _)| *id).collect()
     }
 
+    /// The processes of all replicas that have one.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        self.seats.values().filter_map(|seat| seat.pid().ok()).collect()
+    }
+
     /// A replica's place.
     ///
     /// # Errors
@@ -302,6 +347,25 @@ impl Rig {
     /// When it has none.
     pub fn layer(&self, id: u16) -> Result<&Layer> {
         self.at(id)?.layer().context("there is no layer between replicas and their disks here")
+    }
+
+    /// Whether there is a build from before the one under test.
+    #[must_use]
+    pub fn has_previous(&self) -> bool {
+        self.plan.previous.is_some()
+    }
+
+    /// The next process of a replica is of this build.
+    ///
+    /// # Errors
+    /// When there is no such replica or build.
+    pub fn change_build(&mut self, id: u16, build: Build) -> Result<()> {
+        let binary = match build {
+            Build::Current => self.plan.binary.clone(),
+            Build::Previous => self.plan.previous.clone().context("there is no build from before")?,
+        };
+        self.at_mut(id)?.set_binary(binary);
+        Ok(())
     }
 
     /// Starts a replica whose process is not there.
@@ -380,6 +444,28 @@ impl Rig {
         .await
     }
 
+    /// Whether every running replica says that it is ready.
+    ///
+    /// # Errors
+    /// When one does not.
+    pub async fn all_serve(&self) -> Result<()> {
+        for id in self.running() {
+            self.serves(id).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a replica says that it is ready.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn serves(&self, id: u16) -> Result<()> {
+        let client = self.admin(id)?;
+        let asked = tokio::time::timeout(ANSWER, client.get("/readyz")).await;
+        let said = asked.with_context(|| format!("replica {id} is silent"))??;
+        said.expect(200).with_context(|| format!("replica {id} is not ready")).map(drop)
+    }
+
     /// Waits until every running replica says that it is ready.
     ///
     /// # Errors
@@ -447,6 +533,13 @@ impl Rig {
         Ok(numbers.max().unwrap_or(0) + 1)
     }
 
+    /// Whether another replica, and one for each that runs, can be given an address.
+    #[must_use]
+    pub fn has_numbers_left(&self) -> bool {
+        let most = u16::from(u8::MAX) - PROXY_HOSTS;
+        self.next_id().is_ok_and(|next| next + 2 * self.plan.replicas < most)
+    }
+
     /// Forgets a replica that was removed from the control plane; its process is ended.
     ///
     /// # Errors
@@ -457,6 +550,11 @@ impl Rig {
             if seat.state() != State::Absent {
                 seat.signal(Signal::KILL)?;
                 seat.wait()?;
+            }
+            if self.plan.forgotten == Forgotten::Removed {
+                // The empty directory stays, and with it the number.
+                std::fs::remove_dir_all(seat.data())?;
+                private_directory(seat.data())?;
             }
         }
         Ok(())

@@ -2,7 +2,6 @@
 //! by `./scripts/chaos`; here are those that differ in kind.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use cluster_tests::binary;
@@ -15,17 +14,16 @@ use cluster_tests::oracle::Promise;
 /// The seed of all these runs.
 const SEED: u64 = 1;
 
-/// A runner whose neighbours are busy is slower than the 2 s that the command demands.
-const WRITES: Duration = Duration::from_secs(10);
-
 fn setting() -> Result<Setting> {
     Ok(Setting {
         replicas: 3,
         binary: binary::quiltd()?,
+        previous: None,
         shim: Some(binary::shim()?),
         rate: 80.0,
         stretch: 1,
-        limits: Limits { writes: WRITES, ..Limits::default() },
+        limits: Limits::default(),
+        soak: None,
     })
 }
 
@@ -116,6 +114,8 @@ async fn disks_and_clocks() -> Result<()> {
         "clock-frozen",
         "rot-in-state",
         "rot-in-log",
+        "rot-in-states",
+        "rot-everywhere",
     ])
     .await
 }

@@ -12,9 +12,10 @@ use clap::Parser;
 use super::coverage;
 use super::progress::Board;
 use super::report::{Report, told};
-use super::run::{Limits, Outcome, RunReport, Setting, run};
+use super::run::{Limits, NO_PREVIOUS, Outcome, RunReport, Setting, run};
 use super::scenario::{SCENARIOS, Scenario, named};
-use crate::binary;
+use super::soak::{SOAK, Soak};
+use crate::{binary, museum};
 
 /// Breaks a real control plane in named ways while clients work on it, and judges what they saw.
 ///
@@ -34,12 +35,18 @@ pub struct Args {
     /// Go on with new seeds for so long; without it every scenario runs once.
     #[arg(long, value_name = "M")]
     minutes: Option<u64>,
+    /// One control plane for all of --minutes, under faults of the scenarios by chance, one behind the other.
+    #[arg(long, requires = "minutes", conflicts_with_all = ["simulate", "museum"])]
+    soak: bool,
     /// How many replicas: 3 or 5.
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = replicas)]
     replicas: u16,
     /// The quiltd to test; by default the one built from this clone.
     #[arg(long, value_name = "PATH")]
     binary: Option<PathBuf>,
+    /// The quiltd of the release before, for upgrades; without it they are not run.
+    #[arg(long, value_name = "PATH")]
+    previous: Option<PathBuf>,
     /// Faults and calm last so many times as long as in CI.
     #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u64).range(1..=60))]
     stretch: u64,
@@ -84,8 +91,11 @@ pub fn main() -> ExitCode {
         print(&listing());
         return ExitCode::SUCCESS;
     }
-    if args.simulate || args.museum {
+    if args.simulate {
         return simulate(&args);
+    }
+    if args.museum {
+        return exhibits(&args);
     }
     let chosen = match chosen(&args.scenario) {
         Ok(chosen) => chosen,
@@ -105,6 +115,24 @@ pub fn main() -> ExitCode {
             ExitCode::from(VOID)
         }
     }
+}
+
+/// The whole museum: the judge's mistakes, what is planted into the simulation, and what is planted into the crates.
+fn exhibits(args: &Args) -> ExitCode {
+    let trials = museum::checker();
+    let mut all = trials.iter().all(|trial| trial.convicted.is_some());
+    for trial in trials {
+        print(&format!("{trial}\n"));
+    }
+    match museum::product(|line| print(&format!("{line}\n"))) {
+        Ok(convicted) => all &= convicted,
+        Err(error) => {
+            tell(&format!("{error:#}\n"));
+            return ExitCode::from(VOID);
+        }
+    }
+    let simulated = simulate(args);
+    if all { simulated } else { ExitCode::FAILURE }
 }
 
 /// The simulation is a program of its own: it is linked with what it simulates, this one is not.
@@ -156,6 +184,13 @@ async fn campaign(args: &Args, chosen: &[&'static Scenario]) -> Result<Outcome> 
         None => binary::quiltd()?,
     };
     let about = version(&binary)?;
+    let previous = match &args.previous {
+        Some(path) => Some(path.canonicalize().with_context(|| format!("--previous {}", path.display()))?),
+        None => None,
+    };
+    if let Some(previous) = &previous {
+        tell(&format!("upgrades are from {}: {}\n", previous.display(), version(previous)?));
+    }
     let shim = match binary::shim() {
         Ok(shim) => Some(shim),
         Err(error) => {
@@ -167,21 +202,36 @@ async fn campaign(args: &Args, chosen: &[&'static Scenario]) -> Result<Outcome> 
     let out = args.out.clone().unwrap_or_else(|| std::env::temp_dir().join(name));
     std::fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;
     let out = out.canonicalize()?;
+    let total = args.minutes.map(|minutes| Duration::from_secs(minutes * 60));
+    let (mut chosen, mut soak) = (chosen.to_vec(), None);
+    let mut not_run = Vec::new();
+    if previous.is_none() && !args.scenario.iter().any(|name| named(name).is_some_and(Scenario::needs_previous)) {
+        let left = chosen.extract_if(.., |scenario| scenario.needs_previous());
+        not_run.extend(left.map(|scenario| format!("{}: {NO_PREVIOUS}", scenario.name)));
+    }
+    if let Some(lasts) = total.filter(|_| args.soak) {
+        // Disks and clocks that cannot be broken would make each such phase idle.
+        chosen.retain(|scenario| shim.is_some() || !scenario.needs_layer());
+        let phases = Soak::of(&chosen, lasts).context("these scenarios have no fault for a soak")?;
+        (chosen, soak) = (vec![&SOAK], Some(Arc::new(phases)));
+    }
     let setting = Setting {
         replicas: args.replicas,
         binary,
+        previous,
         shim,
         rate: f64::from(args.rate),
         stretch: args.stretch,
         limits: Limits::default(),
+        soak,
     };
     let begun = Instant::now();
-    let total = args.minutes.map(|minutes| Duration::from_secs(minutes * 60));
     let board = Arc::new(Mutex::new(Board { begun: Some(begun), total, ..Board::default() }));
     let mut report = Report::new(about, args.replicas);
+    report.not_run = not_run;
     tell(&format!("{}, {} replicas, report in {}\n", report.binary, args.replicas, out.display()));
     'all: for round in 0.. {
-        for (number, scenario) in (1..).zip(chosen) {
+        for (number, scenario) in (1..).zip(&chosen) {
             if total.is_some_and(|total| begun.elapsed() >= total) {
                 break 'all;
             }
@@ -196,11 +246,14 @@ async fn campaign(args: &Args, chosen: &[&'static Scenario]) -> Result<Outcome> 
             report.add(done, &out)?;
             report.save(&out)?;
         }
-        if total.is_none() {
+        if total.is_none() || args.soak {
             break;
         }
     }
     print(&report.table());
+    for left in &report.not_run {
+        print(&format!("NOT RUN  {left}\n"));
+    }
     print(&summary(&report, begun.elapsed()));
     Ok(report.outcome)
 }
@@ -208,26 +261,32 @@ async fn campaign(args: &Args, chosen: &[&'static Scenario]) -> Result<Outcome> 
 fn summary(report: &Report, took: Duration) -> String {
     let count = |outcome| report.runs.iter().filter(|run| run.outcome == outcome).count();
     format!(
-        "{} runs in {} s: {} passed, {} failed, {} void\n",
+        "{} runs in {} s: {} passed, {} failed, {} void; {} MiB of memory for the harness at most\n",
         report.runs.len(),
         took.as_secs(),
         count(Outcome::Pass),
         count(Outcome::Fail),
-        count(Outcome::Void)
+        count(Outcome::Void),
+        report.runs.iter().map(|run| run.memory_mib).max().unwrap_or_default()
     )
 }
 
 /// The command that does a run again.
 fn repeat(args: &Args, run: &RunReport) -> String {
-    let mut command =
-        format!("./scripts/chaos --scenario {} --seed {} --replicas {}", run.scenario, run.seed, args.replicas);
+    let scenario = if args.soak { args.scenario.join(",") } else { run.scenario.to_owned() };
+    let mut command = format!("./scripts/chaos --scenario {scenario} --seed {} --replicas {}", run.seed, args.replicas);
+    if let (true, Some(minutes)) = (args.soak, args.minutes) {
+        let _infallible = write!(command, " --soak --minutes {minutes}");
+    }
     for (flag, now, usual) in [("--stretch", args.stretch, 1), ("--rate", u64::from(args.rate), 150)] {
         if now != usual {
             let _infallible = write!(command, " {flag} {now}");
         }
     }
-    if let Some(binary) = &args.binary {
-        let _infallible = write!(command, " --binary {}", binary.display());
+    for (flag, path) in [("--binary", &args.binary), ("--previous", &args.previous)] {
+        if let Some(path) = path {
+            let _infallible = write!(command, " {flag} {}", path.display());
+        }
     }
     command
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::scenario::{SCENARIOS, Scenario};
-use crate::oracle::Promise::{self, G1, G2, G3, G4, G5, G6, G7, G11, G13, G15, G16, G17, G20, G21};
+use crate::oracle::Promise::{self, G1, G2, G3, G4, G5, G6, G7, G10, G11, G13, G15, G16, G17, G20, G21};
 
 /// Faults under which a promise must be shown by at least one scenario.
 pub const REQUIRED: &[(Promise, &[&str])] = &[
@@ -15,6 +15,7 @@ pub const REQUIRED: &[(Promise, &[&str])] = &[
     (G5, &["kill", "restart", "client links"]),
     (G6, &["kill", "power cut", "client links", "clock"]),
     (G7, &["kill", "pause", "cut"]),
+    (G10, &["upgrade"]),
     (G11, &["membership"]),
     (G13, &["rot", "peer links", "client links"]),
     (G15, &["clock"]),
@@ -40,6 +41,7 @@ pub const ALL: &[&str] = &[
     "power cut",
     "restart",
     "rot",
+    "upgrade",
 ];
 
 /// How many scenarios show each promise under each kind of fault.

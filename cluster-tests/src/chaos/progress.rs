@@ -16,6 +16,8 @@ use crate::workload::Load;
 
 /// Between two samples.
 const SAMPLE: Duration = Duration::from_millis(250);
+/// Samples of one run that are kept.
+const SAMPLES_MAX: usize = 8_000;
 /// Between two lines that are not on a terminal.
 const LINE: Duration = Duration::from_secs(5);
 /// Longest line on a terminal.
@@ -53,6 +55,8 @@ pub struct Sample {
     pub leader: Option<u64>,
     /// The highest term anybody says.
     pub term: Option<u64>,
+    /// Memory of the harness itself, in MiB.
+    pub memory_mib: u64,
 }
 
 /// Takes samples until it is stopped.
@@ -78,6 +82,14 @@ impl Sampler {
                 let sample = look(&clients, &load, begun).await;
                 shown.show(&board, &sample);
                 samples.push(sample);
+                if samples.len() >= SAMPLES_MAX {
+                    // Hours of them must fit: every other one is left out, again and again.
+                    let mut kept = false;
+                    samples.retain(|_| {
+                        kept = !kept;
+                        kept
+                    });
+                }
             }
         });
         Ok(Self { stop, task })
@@ -108,7 +120,15 @@ async fn look(clients: &[Client], load: &Load, begun: Instant) -> Sample {
         waiting_ms: ms(latency.waiting),
         leader: newest.and_then(|(_, leader)| leader),
         term: newest.map(|(term, _)| term),
+        memory_mib: memory_mib(),
     }
+}
+
+/// What the system says that this process has in memory.
+fn memory_mib() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = text.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
+    pages * u64::try_from(rustix::param::page_size()).unwrap_or_default() / (1 << 20)
 }
 
 #[derive(Default)]

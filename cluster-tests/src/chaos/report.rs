@@ -11,6 +11,8 @@ use super::run::{Outcome, RunReport};
 use super::timeline;
 use crate::oracle::Promise;
 
+/// What the host withheld is told from here on.
+const WITHHELD_TOLD_MS: u64 = 500;
 /// Version of the JSON; fields are only added.
 const VERSION: u32 = 1;
 
@@ -24,6 +26,8 @@ pub struct Report {
     pub replicas: u16,
     /// The result of all.
     pub outcome: Outcome,
+    /// Scenarios that could not be run, and why: they prove nothing.
+    pub not_run: Vec<String>,
     /// Every run.
     pub runs: Vec<RunReport>,
 }
@@ -32,7 +36,7 @@ impl Report {
     /// Nothing run so far.
     #[must_use]
     pub fn new(binary: String, replicas: u16) -> Self {
-        Self { version: VERSION, binary, replicas, outcome: Outcome::Pass, runs: Vec::new() }
+        Self { version: VERSION, binary, replicas, outcome: Outcome::Pass, not_run: Vec::new(), runs: Vec::new() }
     }
 
     /// Adds a run, and writes its picture into `directory`. Of runs that passed no samples are kept: hours of them must fit.
@@ -124,6 +128,12 @@ pub fn told(run: &RunReport, repeat: &str) -> String {
     );
     if let (Some(writes), Some(equal)) = (run.settled.writes_ms, run.settled.equal_ms) {
         let _infallible = write!(text, ", writes after {writes} ms, equal after {equal} ms");
+    }
+    if run.settled.withheld_ms > WITHHELD_TOLD_MS {
+        let _infallible = write!(text, " (the host withheld {} ms)", run.settled.withheld_ms);
+    }
+    if run.parts > 1 {
+        let _infallible = write!(text, ", judged in {} parts, {} MiB", run.parts, run.memory_mib);
     }
     text.push('\n');
     if run.outcome != Outcome::Pass {

@@ -1,5 +1,6 @@
 //! One run of one scenario: start, work, break, heal, settle, judge.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,14 +14,25 @@ use super::progress::{Board, Sample, Sampler};
 use super::scenario::{Phase, Scenario, Work};
 use super::settle;
 pub use super::settle::Settled;
+use super::soak::{self, Soak};
+use super::verdict::Judging;
 use crate::fault::{Active, Fault, Proof};
-use crate::oracle::{self, Counts, Promise, Violation};
+use crate::oracle::{Counts, Promise, Violation};
 use crate::random::Random;
-use crate::rig::{self, Rig};
+use crate::rig::{self, Forgotten, Rig};
 use crate::workload::{self, Endpoint, Kind, Load, Mix, Targets};
+
+/// Between two looks at the processes.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A replica that a fault has failed ends within this.
+const LINGER: Duration = Duration::from_secs(20);
 
 /// Clients, each with a way of its own to every replica.
 const CLIENTS: u16 = 6;
+
+/// Why upgrades cannot be run.
+pub(super) const NO_PREVIOUS: &str = "no build from before was given: --previous PATH";
 
 /// What is demanded of a run.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +45,8 @@ pub struct Limits {
     pub equal: Duration,
     /// Acknowledged requests before and after the faults without which a run is void.
     pub requests: u64,
+    /// A part of the history is closed and judged, at the next calm, when it has so many requests.
+    pub part: u64,
 }
 
 impl Default for Limits {
@@ -42,6 +56,7 @@ impl Default for Limits {
             give_up: Duration::from_secs(30),
             equal: Duration::from_secs(30),
             requests: 50,
+            part: 10_000,
         }
     }
 }
@@ -53,6 +68,8 @@ pub struct Setting {
     pub replicas: u16,
     /// The binary under test.
     pub binary: PathBuf,
+    /// The build before it; without one, runs that need it are void.
+    pub previous: Option<PathBuf>,
     /// The layer under replicas; without one, runs that need it are void.
     pub shim: Option<PathBuf>,
     /// Steps a second that clients begin.
@@ -61,6 +78,8 @@ pub struct Setting {
     pub stretch: u64,
     /// What is demanded.
     pub limits: Limits,
+    /// Phases by chance in place of the scenario's own.
+    pub soak: Option<Arc<Soak>>,
 }
 
 /// What a fault did.
@@ -107,6 +126,10 @@ pub struct RunReport {
     pub samples: Vec<Sample>,
     /// How long it took, in milliseconds.
     pub took_ms: u64,
+    /// Parts in which its history was judged.
+    pub parts: u64,
+    /// Memory of the harness at most, in MiB.
+    pub memory_mib: u64,
     /// Where logs and data directories are, if they were kept.
     pub kept: Option<PathBuf>,
 }
@@ -128,6 +151,8 @@ struct Run<'a> {
     faults: Vec<FaultReport>,
     violations: Vec<Violation>,
     void: Vec<String>,
+    /// Until when a replica may end for the sake of a fault that is over.
+    lingering: BTreeMap<u16, Instant>,
 }
 
 /// Runs a scenario in `directory`, which is made, and removed if nothing was found. When the harness cannot do its part, the run is void
@@ -148,6 +173,7 @@ pub async fn run(
         faults: Vec::new(),
         violations: Vec::new(),
         void: Vec::new(),
+        lingering: BTreeMap::new(),
     };
     let mut report = RunReport {
         scenario: scenario.name,
@@ -162,6 +188,8 @@ pub async fn run(
         settled: Settled::default(),
         samples: Vec::new(),
         took_ms: 0,
+        parts: 0,
+        memory_mib: 0,
         kept: None,
     };
     if let Err(error) = run.through(&mut report, seed, directory.clone()).await {
@@ -194,13 +222,17 @@ impl Run<'_> {
     async fn through(&mut self, report: &mut RunReport, seed: u64, directory: PathBuf) -> Result<()> {
         let layer = !self.scenario.needs_layer() || self.setting.shim.is_some();
         ensure!(layer, "the layer between replicas and their disks and clocks is not there");
+        let previous = !self.scenario.needs_previous() || self.setting.previous.is_some();
+        ensure!(previous, "{NO_PREVIOUS}");
         self.show("starting", &[]);
         let plan = rig::Plan {
             replicas: self.setting.replicas,
             binary: self.setting.binary.clone(),
+            previous: self.setting.previous.clone().filter(|_| self.scenario.needs_previous()),
             shim: self.setting.shim.clone(),
             directory,
-            agents: if self.scenario.work == Work::Rollout { 2 } else { 0 },
+            agents: if matches!(self.scenario.work, Work::Rollout | Work::All) { 2 } else { 0 },
+            forgotten: if self.setting.soak.is_some() { Forgotten::Removed } else { Forgotten::Kept },
             arguments: self.scenario.arguments.iter().map(|argument| (*argument).to_owned()).collect(),
             seed,
         };
@@ -213,10 +245,17 @@ impl Run<'_> {
         }
         let load = Arc::new(workload::start(targets(&rig), self.mix(), seed).await.context("the load")?);
         let sampler = Sampler::start(&rig, Arc::clone(&load), Arc::clone(&self.board), self.begun)?;
-        let before = self.work_and_break(&mut rig, &load).await;
-        self.show("settling", &[]);
         let mut found = Vec::new();
-        report.settled = settle::recover(&mut rig, self.setting.limits, &mut found, &mut self.void).await?;
+        let mut judging = Judging::new(rig.directory().to_owned());
+        self.show("warming up", &[]);
+        self.flow(&mut rig, &load, 0).await;
+        let before = load.ended().acknowledged;
+        match self.setting.soak.clone() {
+            None => self.all_phases(&mut rig, &load, &mut judging).await?,
+            Some(soak) => self.soak(&soak, &mut rig, &load, &mut judging, &mut found).await?,
+        }
+        self.show("settling", &[]);
+        report.settled = settle::recover(&mut rig, self.setting.limits, &mut found).await?;
         let healed = load.ended().acknowledged;
         self.flow(&mut rig, &load, healed).await;
         let after = load.ended().acknowledged - healed;
@@ -226,21 +265,37 @@ impl Run<'_> {
         let history = load.stop().await;
         settle::equal(&rig, self.setting.limits, &mut report.settled, &mut found).await;
         self.look_after(&mut rig, &[]);
-        let save = rig.directory().join("history.jsonl");
-        let verdict = tokio::task::spawn_blocking(move || {
-            let verdict = oracle::check(&history);
-            if !verdict.passed() {
-                // Looked through later, if somebody wants to.
-                let _cannot_be_kept = crate::history::save(&history, &save);
-            }
-            verdict
-        })
-        .await?;
+        judging.take(history).await?;
+        let (parts, verdict) = judging.finish();
+        report.parts = parts;
+        report.memory_mib = report.samples.iter().map(|sample| sample.memory_mib).max().unwrap_or_default();
         self.violations.extend(verdict.violations.into_values().flatten());
         self.violations.append(&mut found);
         report.counts = verdict.counts;
         self.void.extend(judge::doubts(self.setting.limits, before, after, &report.counts));
         Ok(())
+    }
+
+    /// Closes the part of the history that is full, and judges it while the load goes on.
+    async fn cut(&mut self, rig: &mut Rig, load: &Load, judging: &mut Judging) -> Result<()> {
+        if load.recorded() < self.setting.limits.part {
+            return Ok(());
+        }
+        self.show("judging a part", &[]);
+        let judged = async {
+            match load.cut().await {
+                Ok(history) => judging.take(history).await,
+                // The part goes on, and is cut after the next phase.
+                Err(_) => Ok(()),
+            }
+        };
+        tokio::pin!(judged);
+        loop {
+            tokio::select! {
+                done = &mut judged => return done,
+                () = tokio::time::sleep(LOOK) => self.look_after(rig, &[]),
+            }
+        }
     }
 
     fn mix(&self) -> Mix {
@@ -251,20 +306,44 @@ impl Run<'_> {
             Work::Rollout => {
                 Mix { parts: vec![(Kind::Rollout, 4.0), (Kind::Kubernetes, rate / 2.0)], ..Mix::kubernetes(rate) }
             }
+            Work::All => Mix::full(rate),
         };
         mix.clients = CLIENTS;
         mix
     }
 
-    /// Phase by phase. Returns how many requests were acknowledged before the first fault.
-    async fn work_and_break(&mut self, rig: &mut Rig, load: &Load) -> u64 {
-        self.show("warming up", &[]);
-        self.flow(rig, load, 0).await;
-        let before = load.ended().acknowledged;
+    /// Phase by phase.
+    async fn all_phases(&mut self, rig: &mut Rig, load: &Load, judging: &mut Judging) -> Result<()> {
         for phase in self.scenario.phases {
             self.phase(rig, phase).await;
+            self.cut(rig, load, judging).await?;
         }
-        before
+        Ok(())
+    }
+
+    /// Phases by chance, each settled before the next one, until the time is over or a promise is broken.
+    async fn soak(
+        &mut self,
+        soak: &Soak,
+        rig: &mut Rig,
+        load: &Load,
+        judging: &mut Judging,
+        found: &mut Vec<Violation>,
+    ) -> Result<()> {
+        let mut passing = Vec::new();
+        while self.begun.elapsed() < soak.lasts && self.violations.is_empty() && found.is_empty() && judging.passed() {
+            let phase = soak.next(rig, &mut self.random);
+            let void = std::mem::take(&mut self.void);
+            self.phase(rig, phase).await;
+            // One fault of hundreds that had nothing to take effect on proves less, but does not take away what the others prove.
+            passing.append(&mut self.void);
+            self.void = void;
+            settle::recover(rig, self.setting.limits, found).await?;
+            self.look_after(rig, &[]);
+            self.cut(rig, load, judging).await?;
+        }
+        self.void.extend(soak::doubts(self.faults.len(), &passing));
+        Ok(())
     }
 
     async fn phase(&mut self, rig: &mut Rig, phase: &Phase) {
@@ -284,6 +363,8 @@ impl Run<'_> {
         self.hold(rig, hold, &in_force).await;
         while let Some(InForce { fault, began_ms, active }) = in_force.pop() {
             self.show(&format!("ending: {fault}"), &in_force);
+            let until = Instant::now() + LINGER;
+            self.lingering.extend(active.lingers().into_iter().map(|id| (id, until)));
             let Proof { took, missing, broken } = match active.end(rig).await {
                 Ok(proof) => proof,
                 Err(error) => {
@@ -310,7 +391,7 @@ impl Run<'_> {
             if left.is_zero() {
                 return;
             }
-            tokio::time::sleep(left.min(Duration::from_millis(50))).await;
+            tokio::time::sleep(left.min(LOOK)).await;
         }
     }
 
@@ -320,10 +401,13 @@ impl Run<'_> {
             if in_force.iter().any(|one| one.active.may_end(id)) {
                 continue;
             }
+            let lingers = self.lingering.get(&id).is_some_and(|until| Instant::now() < *until);
             let ended = rig.at_mut(id).and_then(rig::Seat::ended);
             if let Ok(Some(ended)) = ended {
-                let told = format!("replica {id} ended by itself: {}: {}", ended.status, ended.last_words);
-                self.violations.push(Violation::new(Promise::G20, "no replica stops by itself", told).through(id));
+                if !lingers {
+                    let told = format!("replica {id} ended by itself: {}: {}", ended.status, ended.last_words);
+                    self.violations.push(Violation::new(Promise::G20, "no replica stops by itself", told).through(id));
+                }
                 rig.network().owners().remove(id);
                 if let Err(error) = rig.launch(id) {
                     self.void.push(format!("replica {id} cannot be started again: {error:#}"));

@@ -3,8 +3,8 @@
 
 use std::ops::Range;
 
-use crate::fault::{Change, Clock, DiskTrouble, Fault, Files, Order, Over, Tail, Trouble, Way, Whom};
-use crate::oracle::Promise::{self, G1, G2, G3, G4, G5, G6, G7, G11, G13, G15, G16, G17, G20, G21};
+use crate::fault::{Change, Clock, DiskTrouble, Fault, Files, Order, Over, Steps, Tail, Trouble, Way, When, Whom};
+use crate::oracle::Promise::{self, G1, G2, G3, G4, G5, G6, G7, G10, G11, G13, G15, G16, G17, G20, G21};
 
 /// What clients do meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum Work {
     Quilt,
     /// A Deployment that never rests, on two nodes, and a little of the first.
     Rollout,
+    /// All of it at once, on two nodes.
+    All,
 }
 
 /// Faults in force together.
@@ -73,6 +75,12 @@ impl Scenario {
         self.faults().any(Fault::needs_layer)
     }
 
+    /// Whether it needs a build from before the one under test.
+    #[must_use]
+    pub fn needs_previous(&self) -> bool {
+        self.faults().any(Fault::needs_previous)
+    }
+
     fn faults(&self) -> impl Iterator<Item = Fault> {
         self.phases.iter().flat_map(|phase| phase.faults).copied()
     }
@@ -81,7 +89,7 @@ impl Scenario {
 /// The scenario of this name.
 #[must_use]
 pub fn named(name: &str) -> Option<&'static Scenario> {
-    SCENARIOS.iter().find(|scenario| scenario.name == name)
+    SCENARIOS.iter().chain(AWAITED).find(|scenario| scenario.name == name)
 }
 
 const fn phase(faults: &'static [Fault], hold_ms: Range<u64>) -> Phase {
@@ -115,6 +123,15 @@ pub const LYING_DISK: Scenario = on(
     }],
     &[],
 );
+
+/// What the product does not do yet: run by name only, and expected to fail until it does.
+pub const AWAITED: &[Scenario] = &[on(
+    "disk-sick-leader",
+    "A leader whose disk is sick hands over, once, and the others serve as if nothing were wrong.",
+    Objects,
+    &[Phase { faults: &[Fault::SickLeader(1_000)], hold_ms: 12_000..15_000, calm_ms: 500..1_000 }],
+    &[G16],
+)];
 
 /// Everything chaos can do.
 #[rustfmt::skip]
@@ -212,9 +229,23 @@ pub const SCENARIOS: &[Scenario] = &[
     on("clock-frozen", "The leader's clock stands still while tokens are used and run out.", Quilt,
         &[phase(&[Fault::Clock(Whom::Leader, Clock::Frozen)], 1_500..2_500)], &[G6, G15]),
     on("rot-in-state", "A byte changes in every table of a follower's state: noticed, never shown.", Objects,
-        &[phase(&[Fault::Rot(Whom::Follower, Files::State)], 1_500..2_500)], &[G13]),
+        &[phase(&[Fault::Rot(Whom::Follower, Files::State, When::Stopped)], 1_500..2_500)], &[G13]),
     on("rot-in-log", "A byte changes in every file of a follower's log: noticed, and nothing acknowledged is lost.", Objects,
-        &[phase(&[Fault::Rot(Whom::Follower, Files::Log)], 1_500..2_500)], &[G13]),
+        &[phase(&[Fault::Rot(Whom::Follower, Files::Log, When::Stopped)], 1_500..2_500)], &[G13]),
+    on("rot-in-states", "Bytes change in the states of a majority, of each at other places: mended from whoever has a good one.", Objects,
+        &[phase(&[Fault::Rot(Whom::Majority, Files::State, When::Stopped)], 1_500..2_500)], &[G13]),
+    on("rot-while-it-runs", "Bytes of a state change under a replica that runs: never shown, and mended.", Objects,
+        &[phase(&[Fault::Rot(Whom::Any, Files::State, When::Running)], 2_000..4_000)], &[G13]),
+    on("rot-everywhere", "Bytes change in the states of all replicas while they run, of each at other places: none is ever shown.", Objects,
+        &[phase(&[Fault::Rot(Whom::All, Files::State, When::Running)], 2_000..4_000)], &[G13]),
+    on("upgrade-rolling", "Every replica in turn changes over from the build before: no request fails that is sent once more.", Objects,
+        &[phase(&[Fault::Upgrade(Steps::Rolling)], 500..1_000)], &[G10]),
+    on("upgrade-kill", "The same, and the leader is killed in the middle.", Objects,
+        &[phase(&[Fault::Upgrade(Steps::Killed)], 500..1_000)], &[G10]),
+    on("upgrade-rollback", "Half an upgrade is taken back: the build before goes on with what the new one wrote.", Objects,
+        &[phase(&[Fault::Upgrade(Steps::Rollback)], 2_000..3_000)], &[G10]),
+    on("upgrade-rollout", "Controllers and scheduler of both builds lead in turn.", Rollout,
+        &[phase(&[Fault::Upgrade(Steps::Rolling)], 500..1_000)], &[G7, G10]),
     on("members-transfer", "Leadership goes round under load.", Objects,
         &[phase(&[Fault::Members(Change::Transfer)], 300..600)], &[G11]),
     on("members-replaced", "A dead replica is removed and a new one joins.", Objects,

@@ -2,28 +2,31 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use serde::Serialize;
 use serde_json::json;
 
 use super::run::Limits;
+use super::starvation::{Canary, within};
 use crate::oracle::{Promise, Violation};
-use crate::rig::{Rig, State};
-use crate::wait::within;
+use crate::rig::{Rig, Seat, State};
 
 /// The namespace of the harness's own writes: no client's.
 const PATH: &str = "/api/v1/namespaces/default/configmaps";
-/// One write of the harness's own is given up after this, and tried again.
-const TRY: Duration = Duration::from_millis(500);
-
-/// Processes for each processor above which time proves nothing; a run by itself brings about three.
-const LOAD_MAX: f64 = 4.0;
+/// A write of the harness's own that has no answer yet is sent again after this, and still waited for.
+const AGAIN: Duration = Duration::from_millis(250);
+/// A refusal is heard after this.
+const REFUSED: Duration = Duration::from_millis(10);
 
 /// How long the control plane took to be well again.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Settled {
     /// Until a write was acknowledged, in milliseconds.
     pub writes_ms: Option<u64>,
+    /// How much of that the host withheld: somebody else had the processors, or the disk stood still.
+    pub withheld_ms: u64,
     /// Until every replica served.
     pub serving_ms: Option<u64>,
     /// Until all had the same hash of the same state, once the load had ended.
@@ -31,16 +34,15 @@ pub struct Settled {
 }
 
 fn millis(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    in_millis(since.elapsed())
+}
+
+fn in_millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Heals everything and waits until writes flow.
-pub(super) async fn recover(
-    rig: &mut Rig,
-    limits: Limits,
-    found: &mut Vec<Violation>,
-    void: &mut Vec<String>,
-) -> Result<Settled> {
+pub(super) async fn recover(rig: &mut Rig, limits: Limits, found: &mut Vec<Violation>) -> Result<Settled> {
     rig.network().heal();
     for id in rig.ids() {
         if let Some(layer) = rig.at(id)?.layer() {
@@ -52,39 +54,44 @@ pub(super) async fn recover(
             State::Running => {}
         }
     }
+    let canary = Canary::start(rig.directory(), &rig.pids())?;
     let begun = Instant::now();
     let mut settled = Settled::default();
-    match within(limits.give_up, "a write is acknowledged", || write(rig)).await {
-        Ok(()) if begun.elapsed() > limits.writes => {
-            let told = format!("the first write after the faults took {:?}, not {:?}", begun.elapsed(), limits.writes);
-            match too_busy() {
-                Some(why) => void.push(format!("{told}, but {why}")),
-                None => add(found, "writes flow again in time", told),
+    let flows = flows(rig, limits, &canary).await;
+    let took = begun.elapsed();
+    let withheld = canary.withheld(&rig.pids());
+    settled.withheld_ms = in_millis(took.saturating_sub(withheld.soon(took)));
+    match flows {
+        Ok(()) => {
+            settled.writes_ms = Some(in_millis(took));
+            if withheld.soon(took) > limits.writes {
+                let told = format!(
+                    "the first write after the faults took {took:?}, not {:?}; the host withheld {withheld} of it",
+                    limits.writes
+                );
+                add(found, "writes flow again in time", told);
             }
         }
-        Ok(()) => settled.writes_ms = Some(millis(begun)),
         Err(why) => add(found, "writes flow again", format!("{why:#}")),
     }
-    match rig.serving(limits.equal).await {
+    // A replica may have ended meanwhile: that is told when processes are looked after, and nobody waits for it here.
+    let serve = within(limits.equal, rig, "every replica serves", || async {
+        for id in rig.ids().into_iter().filter(|id| rig.at(*id).is_ok_and(Seat::is_there)) {
+            rig.serves(id).await?;
+        }
+        Ok(())
+    });
+    match serve.await {
         Ok(()) => settled.serving_ms = Some(millis(begun)),
         Err(why) => add(found, "every replica serves again", format!("{why:#}")),
     }
     Ok(settled)
 }
 
-/// Why time says nothing on this host now: so many processes wait for a processor that some wait for seconds.
-fn too_busy() -> Option<String> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let text = std::fs::read_to_string("/proc/loadavg").ok()?;
-    let load: f64 = text.split_whitespace().next()?.parse().ok()?;
-    let cores = u32::try_from(cores).ok()?;
-    (load > LOAD_MAX * f64::from(cores)).then(|| format!("{load} processes share {cores} processors"))
-}
-
 /// Waits until all replicas have the same hash of the same state.
 pub(super) async fn equal(rig: &Rig, limits: Limits, settled: &mut Settled, found: &mut Vec<Violation>) {
     let begun = Instant::now();
-    let all = within(limits.equal, "all replicas have one hash", || async {
+    let all = within(limits.equal, rig, "all replicas have one hash", || async {
         let mut first = None;
         for id in rig.ids() {
             let status = rig.status(id).await?;
@@ -105,17 +112,38 @@ fn add(found: &mut Vec<Violation>, check: &str, told: String) {
     found.push(Violation::new(Promise::G20, check, told));
 }
 
-/// One write, through whichever replica takes it.
-async fn write(rig: &Rig) -> Result<()> {
+/// Waits until one write is acknowledged, through whichever replica takes it.
+async fn flows(rig: &Rig, limits: Limits, canary: &Canary) -> Result<()> {
+    let begun = Instant::now();
+    let mut under_way = FuturesUnordered::new();
+    let mut said = None;
+    let mut again = tokio::time::interval(AGAIN);
+    loop {
+        tokio::select! {
+            Some(answer) = under_way.next() => match answer {
+                Ok(()) => return Ok(()),
+                Err(error) => said = Some(error),
+            },
+            _ = again.tick() => under_way.extend(rig.running().into_iter().map(|id| write(rig, id))),
+        }
+        let withheld = canary.withheld(&rig.pids());
+        if withheld.at_last(begun.elapsed()) > limits.give_up {
+            let why = said.unwrap_or_else(|| anyhow::anyhow!("no replica answers"));
+            let took = begun.elapsed();
+            return Err(
+                why.context(format!("no write was acknowledged in {took:?}, of which the host withheld {withheld}"))
+            );
+        }
+    }
+}
+
+/// One write through one replica.
+async fn write(rig: &Rig, id: u16) -> Result<()> {
     let body = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "generateName": "flows-" } });
-    let tries = rig.running().into_iter().map(|id| {
-        let body = &body;
-        Box::pin(async move {
-            let admin = rig.admin(id)?;
-            tokio::time::timeout(TRY, admin.post(PATH, body)).await.context("no answer")??.expect(201)
-        })
-    });
-    let tries: Vec<_> = tries.collect();
-    ensure!(!tries.is_empty(), "no replica runs");
-    futures::future::select_ok(tries).await.map(drop)
+    let answer = rig.admin(id)?.post(PATH, &body).await?.expect(201);
+    if answer.is_err() {
+        // A refusal may come at once, and again.
+        tokio::time::sleep(REFUSED).await;
+    }
+    answer.map(drop)
 }

@@ -15,6 +15,9 @@ use crate::wait::within;
 /// After a failed sync a replica stops within this.
 const STOPS: Duration = Duration::from_secs(10);
 
+/// A replica under load syncs so often within this that the one that fails is among them.
+const SYNCS: Duration = Duration::from_secs(5);
+
 /// Elections that a slow disk may bring about.
 const ELECTIONS: u64 = 2;
 
@@ -95,6 +98,11 @@ impl Disk {
         !matches!(self.trouble, DiskTrouble::SlowSync(_) | DiskTrouble::LyingSync) && self.ids.contains(&id)
     }
 
+    /// A write that was refused stops the replica when it comes to know of it, which on a busy host is later.
+    pub(super) fn lingers(&self) -> Vec<u16> {
+        if matches!(self.trouble, DiskTrouble::Full(_)) { self.ids.clone() } else { Vec::new() }
+    }
+
     pub(super) async fn end(mut self, rig: &mut Rig) -> Result<Proof> {
         let mut proof = Proof::default();
         let ids = std::mem::take(&mut self.ids);
@@ -148,6 +156,10 @@ impl Disk {
 
     /// The process must be gone by itself. Then the power goes too: what the failed sync lost is gone from the disk, as it would be.
     async fn failed_sync(&mut self, rig: &mut Rig, id: u16, before: Counts) -> Result<Proof> {
+        let begun = Instant::now();
+        while counts(rig, id)?.errors == before.errors && begun.elapsed() < SYNCS {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         if counts(rig, id)?.errors == before.errors {
             return Ok(Proof::missing(format!("replica {id} did not sync")));
         }

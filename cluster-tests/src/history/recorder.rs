@@ -97,6 +97,12 @@ impl Recorder {
         self.shared.now()
     }
 
+    /// Requests begun so far.
+    #[must_use]
+    pub fn begun(&self) -> u64 {
+        self.shared.next.load(Ordering::Relaxed)
+    }
+
     /// Requests under way.
     #[must_use]
     pub fn under_way(&self) -> usize {

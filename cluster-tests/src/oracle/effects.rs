@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 
 use super::order::named;
 use super::replay::{Life, Replay};
-use super::{Findings, Promise, Violation};
+use super::{Bias, Findings, Promise, Violation};
 use crate::history::{History, Object, Operation, Outcome, Request, Revision, Writers};
 
 /// Refusals that leave the fate of a write open.
 const OPEN: u16 = 504;
 
 /// Checks effects and writes against each other.
-pub(super) fn check(history: &History, replay: &Replay, findings: &mut Findings) {
+pub(super) fn check(history: &History, replay: &Replay, bias: Bias, findings: &mut Findings) {
     let mut writers: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
     for operation in &history.operations {
-        if let Some(value) = operation.request.value() {
+        let left_out = bias == Bias::UnknownIsAbsent && matches!(operation.outcome, Outcome::Unknown { .. });
+        if let Some(value) = operation.request.value().filter(|_| !left_out) {
             writers.entry(value).or_default().push(operation);
         }
     }
@@ -117,6 +118,14 @@ fn lost(history: &History, replay: &Replay, writers: &[&Operation], findings: &m
     for operation in writers {
         let (Outcome::Object(seen), Some(object)) = (&operation.outcome, operation.request.object()) else { continue };
         if seen.revision > 0 {
+            continue;
+        }
+        let course = replay.course(object.collection);
+        if operation.invoked < course.base_read {
+            // It may stand before the base, where changes are not known one by one.
+            if course.at(&object.name, course.base).is_none_or(|version| version.value != seen.value) {
+                findings.unjudged("an acknowledged write from before everything watched");
+            }
             continue;
         }
         // Its revision is not known: only when watches have gone on behind it is its absence a loss.

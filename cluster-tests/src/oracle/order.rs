@@ -10,8 +10,10 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use super::replay::{Course, Life, Replay, claim};
-use super::{Findings, Promise, Violation};
-use crate::history::{Freshness, History, Micros, Operation, OperationId, Outcome, Page, Request, Revision, Start};
+use super::{Bias, Findings, Promise, Violation};
+use crate::history::{
+    Freshness, History, Line as Shown, Micros, Operation, OperationId, Outcome, Page, Request, Revision, Start,
+};
 
 /// Where in the order of changes a request can stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +36,7 @@ struct Floor {
 }
 
 /// Checks the order of all requests.
-pub(super) fn check(history: &History, replay: &Replay, findings: &mut Findings) {
+pub(super) fn check(history: &History, replay: &Replay, bias: Bias, findings: &mut Findings) {
     let mut order: Vec<&Operation> = history.operations.iter().collect();
     order.sort_by_key(|operation| (operation.invoked, operation.id));
     let deletions = Deletions::assign(history, replay, findings);
@@ -94,6 +96,12 @@ pub(super) fn check(history: &History, replay: &Replay, findings: &mut Findings)
                 }
             }
         };
+        if bias == Bias::WatchEndsRequests
+            && matches!(operation.outcome, Outcome::Unknown { .. })
+            && let Some(shown) = next_shown(history, operation)
+        {
+            all.arriving.push(Reverse((shown, Floor { revision: taken, by: operation.id })));
+        }
         // An answer that was never given tells nobody anything.
         if !matches!(operation.outcome, Outcome::Unknown { .. }) {
             all.answered(operation, taken);
@@ -105,6 +113,18 @@ pub(super) fn check(history: &History, replay: &Replay, findings: &mut Findings)
         }
     }
     initial_events(history, answers, findings);
+}
+
+/// When a watch first shows a change of the object a request is about, behind the beginning of the request.
+fn next_shown(history: &History, operation: &Operation) -> Option<Micros> {
+    let object = operation.request.object()?;
+    let streams = history.streams.iter().filter(|stream| stream.collection == object.collection);
+    let frames = streams.flat_map(|stream| &stream.connections).flat_map(|connection| &connection.frames);
+    let changes = frames.filter(|frame| match &frame.line {
+        Shown::Event { seen, .. } => seen.name == object.name && frame.at > operation.invoked,
+        Shown::Bookmark { .. } | Shown::Error { .. } => false,
+    });
+    changes.map(|frame| frame.at).min()
 }
 
 /// Initial events are a read, and stand where the bookmark behind them says.
@@ -298,6 +318,11 @@ impl Deletions {
             let mut gone = course.track(&object.name).iter().filter(|version| version.life == Life::Gone);
             let own = gone.find(|version| uid.is_empty() || version.uid == *uid);
             let Some(own) = own else {
+                let there = course.at(&object.name, course.base).filter(|version| version.life == Life::There);
+                if operation.invoked < course.base_read && there.is_none_or(|version| version.uid != *uid) {
+                    findings.unjudged("a deletion from before everything watched");
+                    continue;
+                }
                 // Behind what watches have shown it is not known; before that, it is missing.
                 if operation.returned
                     < *known_until

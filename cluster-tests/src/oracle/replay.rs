@@ -61,6 +61,8 @@ impl Version {
 pub struct Course {
     /// Up to here what there was is known from one list only.
     pub base: Revision,
+    /// When the list that says so had been read.
+    pub base_read: Micros,
     /// Up to here every change is known.
     pub covered: Revision,
     /// Every change behind the base: which object.
@@ -260,7 +262,9 @@ fn begin(history: &History, collection: u16, course: &mut Course) {
     });
     let Some((base, list)) = lists.min() else { return };
     course.base = base;
-    if let Some(Outcome::Items { items, .. }) = history.operation(list).map(|operation| &operation.outcome) {
+    let list = history.operation(list);
+    course.base_read = list.map_or(0, |list| list.returned);
+    if let Some(Outcome::Items { items, .. }) = list.map(|list| &list.outcome) {
         for seen in items {
             course.put(&seen.name, Version::of(seen, Life::There, true));
         }

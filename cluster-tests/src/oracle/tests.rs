@@ -478,3 +478,22 @@ fn a_violation_names_what_it_is_about() {
     }
     assert!(named > 3);
 }
+
+/// A write whose answer tells no revision, and that began before the first list was read, may stand in that list or before it: it is no
+/// loss. One that began behind it and is never shown is.
+#[test]
+fn a_write_from_before_the_first_list_is_not_lost() {
+    let unknown = |name: &str, value: &str| Outcome::Object(Seen { revision: 0, ..shown(name, 1, value) });
+    let mut book = Book::new("/api/v1/namespaces/m/configmaps", Writers::Ours);
+    book.create((1, 4), "early", "v", unknown("early", "v"));
+    let list = Request::List { collection: 0, selector: None, freshness: Freshness::Latest, page: Page::Whole };
+    book.ask((50, 60), list, Outcome::Items { revision: 10, items: vec![], more: false });
+    let counts = assert_passes(&book.history).counts;
+    assert_eq!(counts.unjudged.len(), 1, "{counts:?}");
+    let gone = |uid: &str| Outcome::Done { uid: uid.into() };
+    book.ask((2, 4), Request::Delete { object: object("before"), expected: None }, gone("uid-before"));
+    assert_eq!(assert_passes(&book.history).counts.unjudged.len(), 2);
+    book.create((20, 30), "late", "w", unknown("late", "w"));
+    let verdict = check(&book.history);
+    assert_eq!(verdict.found.get("Acknowledged"), Some(&1), "{verdict}");
+}

@@ -56,6 +56,11 @@ impl Seat {
         Self { binary, arguments, data, log, layer, process: None, paused: false }
     }
 
+    /// Its next process is made of this.
+    pub(super) fn set_binary(&mut self, binary: PathBuf) {
+        self.binary = binary;
+    }
+
     /// Its data directory.
     #[must_use]
     pub fn data(&self) -> &Path {

@@ -13,6 +13,7 @@ mod shape;
 mod stage;
 mod watcher;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,8 +31,10 @@ use meter::Meter;
 use session::{As, Call, Session};
 use stage::Stage;
 
-/// Steps under way at once; what is due beyond is counted and left out, for the client's own memory has an end too.
-const UNDER_WAY_MAX: usize = 2000;
+/// Seconds of a load that are under way at once, and the fewest steps that are. What is due beyond is counted and left out: clients who
+/// never let go of a cluster that has fallen behind keep it there.
+const UNDER_WAY_SECONDS: f64 = 4.0;
+const UNDER_WAY_MIN: f64 = 200.0;
 
 /// How long a cluster may take to let a stage begin.
 const BEGIN: Duration = Duration::from_secs(90);
@@ -215,10 +218,14 @@ impl Shared {
         let started = Instant::now();
         let between = Duration::from_secs_f64(1.0 / rate.max(0.001));
         let mut random = Random::part(self.seed, part);
+        // A number of steps, far below what a usize holds.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive")]
+        let most =
+            (self.mix.parts.iter().map(|(_, rate)| rate).sum::<f64>() * UNDER_WAY_SECONDS).max(UNDER_WAY_MIN) as usize;
         for number in 0_u32.. {
             let due = started + between * number;
             tokio::time::sleep_until(due.into()).await;
-            if self.meter.under_way() >= UNDER_WAY_MAX {
+            if self.meter.under_way() >= most {
                 self.meter.shed();
                 continue;
             }
@@ -254,7 +261,7 @@ impl Shared {
 pub struct Load {
     shared: Arc<Shared>,
     drivers: Vec<JoinHandle<()>>,
-    stages: u64,
+    stages: AtomicU64,
 }
 
 /// Starts clients; they work until [`Load::stop`].
@@ -273,7 +280,7 @@ pub async fn start(targets: Targets, mix: Mix, seed: u64) -> Result<Load> {
     let parts = shared.mix.parts.clone();
     let drivers =
         (1..).zip(parts).map(|(part, (kind, rate))| tokio::spawn(Arc::clone(&shared).drive(kind, rate, part)));
-    Ok(Load { drivers: drivers.collect(), shared, stages: 1 })
+    Ok(Load { drivers: drivers.collect(), shared, stages: AtomicU64::new(1) })
 }
 
 impl Load {
@@ -295,14 +302,20 @@ impl Load {
         self.shared.meter.ended()
     }
 
+    /// Requests recorded in the present part.
+    #[must_use]
+    pub fn recorded(&self) -> u64 {
+        self.shared.stage().recorder.begun()
+    }
+
     /// Ends the present part and begins another, without a break in the load. A long run is judged part by part, and its memory
     /// does not grow.
     ///
     /// # Errors
     /// When the cluster does not let another part begin; the present one then goes on.
-    pub async fn cut(&mut self) -> Result<History> {
-        let next = self.shared.begin(self.stages).await?;
-        self.stages += 1;
+    pub async fn cut(&self) -> Result<History> {
+        let number = self.stages.fetch_add(1, Ordering::Relaxed);
+        let next = self.shared.begin(number).await?;
         let last = std::mem::replace(&mut *self.shared.stage.lock().unwrap_or_else(PoisonError::into_inner), next);
         let history = self.shared.close(Arc::clone(&last)).await;
         let mut left = vec![(As::Admin, format!("/api/v1/namespaces/{}", kubernetes::namespace(&last)))];

@@ -36,6 +36,8 @@ pub(crate) fn run(workspace: &Workspace, Args { arguments }: &Args) -> Result<()
     }
     let program = place.join("chaos");
     let mut chaos = Command::new(&program);
+    // The museum runs tests of crates, by cargo.
+    rocksdb::link(&mut chaos, &library);
     chaos.env("QUILTD_BIN", place.join("quiltd"));
     chaos.env("QUILTD_FAULT_SHIM", place.join("libquilt_fault_shim.so"));
     Err(chaos.args(arguments).exec()).with_context(|| format!("starting {}", program.display()))

@@ -1,0 +1,90 @@
+//! [`Probe`]: one client that writes all the time and sends a request once more, through another replica, when the first did not get
+//! through. What such a client is not given, no client with any patience is.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use crate::client::Client;
+use crate::rig::Rig;
+
+/// Its writes go here: no client's place.
+const PATH: &str = "/api/v1/namespaces/default/configmaps";
+/// Between two writes.
+const PAUSE: Duration = Duration::from_millis(50);
+/// A write in flight is held by the control plane while a leader is elected; nobody waits longer for it than this.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What it has seen.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Seen {
+    /// When each write that was acknowledged began, and how long it took.
+    pub(super) took: Vec<(Instant, Duration)>,
+    /// Writes that failed twice, and how.
+    pub(super) failed: Vec<String>,
+    /// Writes that had to be sent again.
+    pub(super) repeated: u64,
+}
+
+impl Seen {
+    /// Ninety-nine of a hundred writes that began after this took no longer.
+    pub(super) fn p99_since(&self, since: Instant) -> Option<Duration> {
+        let mut took: Vec<Duration> =
+            self.took.iter().filter(|(began, _)| *began >= since).map(|(_, took)| *took).collect();
+        took.sort_unstable();
+        took.get(took.len() * 99 / 100).copied()
+    }
+}
+
+/// A client at work.
+#[derive(Debug)]
+pub(super) struct Probe {
+    seen: Arc<Mutex<Seen>>,
+    task: JoinHandle<()>,
+}
+
+impl Probe {
+    /// Starts one that goes to these replicas.
+    pub(super) fn start(rig: &Rig, ids: &[u16]) -> Result<Self> {
+        let clients = ids.iter().map(|id| rig.admin(*id)).collect::<Result<Vec<Client>>>()?;
+        ensure!(clients.len() > 1, "a client that may try again needs two replicas");
+        let seen: Arc<Mutex<Seen>> = Arc::default();
+        let noted = Arc::clone(&seen);
+        let task = tokio::spawn(async move {
+            for place in 0_usize.. {
+                let began = Instant::now();
+                let first = write(&clients[place % clients.len()]).await;
+                let again = match &first {
+                    Ok(()) => None,
+                    Err(_) => Some(write(&clients[(place + 1) % clients.len()]).await),
+                };
+                note(&noted, began, first, again);
+                tokio::time::sleep(PAUSE).await;
+            }
+        });
+        Ok(Self { seen, task })
+    }
+
+    /// Ends it.
+    pub(super) fn stop(self) -> Seen {
+        self.task.abort();
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn note(seen: &Mutex<Seen>, began: Instant, first: Result<()>, again: Option<Result<()>>) {
+    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    seen.repeated += u64::from(again.is_some());
+    match (first, again) {
+        (Err(first), Some(Err(second))) => seen.failed.push(format!("{first:#}, and then {second:#}")),
+        _acknowledged => seen.took.push((began, began.elapsed())),
+    }
+}
+
+async fn write(client: &Client) -> Result<()> {
+    let body = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "generateName": "probe-" } });
+    tokio::time::timeout(PATIENCE, client.post(PATH, &body)).await.context("no answer")??.expect(201).map(drop)
+}
