@@ -124,7 +124,7 @@ pub const LYING_DISK: Scenario = on(
     &[],
 );
 
-/// What the product does not do yet: run by name only, and expected to fail until it does.
+/// What has not been seen to hold over real processes yet: run by name only.
 pub const AWAITED: &[Scenario] = &[on(
     "disk-sick-leader",
     "A leader whose disk is sick hands over, once, and the others serve as if nothing were wrong.",

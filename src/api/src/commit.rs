@@ -1,6 +1,8 @@
 //! The path of a write (architecture §3): plan on a local view, look again on a linearizable one before refusing,
 //! propose as one compare-and-set, and plan again when another write came first. Both surfaces write by it.
 
+use std::time::Duration;
+
 use quilt_proto::{Compare, Op, Revision, Txn};
 use quilt_raft::{Consistency, Decision, ProposeError, ReadError, Replica, View};
 use tokio::time::Instant;
@@ -87,6 +89,9 @@ pub(crate) trait Refusal: From<ReadError> + From<ProposeError> {
 /// Plans made for one request before it gives up to the writers it keeps losing against.
 const PLANS_MAX: usize = 64;
 
+/// A request whose time is over may look once more at what came first, for so long.
+const LAST_LOOK: Duration = Duration::from_millis(250);
+
 /// Carries out what `plan` decides for a request on a Kubernetes path.
 pub(crate) async fn commit<T: Send>(
     call: &Call,
@@ -142,5 +147,12 @@ pub(crate) async fn settle<T, E: Refusal>(
         view = replica.read(Consistency::Linearizable, left()).await?;
         linearizable = true;
     }
-    Err(beaten())
+    // There is no time, or no turn, for another attempt. What the others did may be an answer by itself all the same: the object is gone,
+    // or there already. Nothing of this request was done, so that any refusal is exact.
+    let Ok(view) = replica.read(Consistency::Linearizable, left().max(LAST_LOOK)).await else { return Err(beaten()) };
+    match plan(&view) {
+        Ok(Plan::Commit(_)) => Err(beaten()),
+        Ok(Plan::Unchanged(answer)) => Ok(Done::unchanged(answer)),
+        Err(refusal) => Err(refusal),
+    }
 }

@@ -134,6 +134,10 @@ impl Batch {
     }
 
     fn compare(&mut self, basis: Basis, key: &Key, at: Revision) {
+        #[cfg(test)]
+        if crate::museum::leaves_out(&basis) {
+            return;
+        }
         if !self.bases.contains(&basis) {
             self.bases.push(basis);
             self.compares.push(Compare::at(key, at));

@@ -15,6 +15,8 @@ pub mod score;
 pub mod snapshot;
 
 #[cfg(test)]
+mod museum;
+#[cfg(test)]
 mod tests;
 
 pub use decide::{Decision, decide};

@@ -10,9 +10,9 @@ use serde_json::{Map, Value, json};
 
 use crate::access::Admitted;
 use crate::authn::secret::{Secret, SecretKind, fresh_id};
-use crate::authn::token::{INTERNAL_GROUP, internal};
+use crate::authn::token::{INTERNAL_GROUP, JoinToken, internal};
 use crate::commit::Plan;
-use crate::directory::Cluster;
+use crate::directory::{Cluster, Entry};
 use crate::identity::Identity;
 use crate::problem::Problem;
 use crate::quilt::Quilt;
@@ -27,6 +27,8 @@ use crate::quilt::objects::Target;
 use crate::quilt::refuse;
 use crate::quilt::release::{holdings, subnet_name};
 use crate::quilt::reply::Reply;
+#[cfg(test)]
+use crate::quilt::tests::museum;
 use crate::quilt::view::node as view_of;
 use crate::store::{NODES, Stored, put_record, put_record_for, record, rfc3339, text, visit};
 
@@ -110,7 +112,10 @@ pub(crate) async fn register(
     // Right under any interleaving without it.
     let _turn = quilt.turn(cluster).await;
     let planned = |view: &View| {
-        let plan = plan(call, view, cluster, &registration, &id, &secret, now_ms)?;
+        let admitted = call.joining(view, cluster);
+        #[cfg(test)]
+        let admitted = museum::admitted(admitted, &id);
+        let plan = plan(call, view, admitted?, &registration, &id, &secret, now_ms)?;
         call.keeping(plan, |answer| Reply::created(answer.clone()))
     };
     let written = call.write(planned).await?;
@@ -120,14 +125,16 @@ pub(crate) async fn register(
 fn plan(
     call: &Call<'_>,
     view: &View,
-    cluster: &str,
+    (entry, token): (Entry, JoinToken),
     registration: &Registration,
     id: &str,
     secret: &Secret,
     now_ms: u64,
 ) -> Result<Plan<Value>, Problem> {
-    let (entry, token) = call.joining(view, cluster)?;
+    let cluster = entry.cluster.id.as_str();
     let mut compares = vec![Compare::at(&token.key, token.revision), entry.exists()];
+    #[cfg(test)]
+    museum::forget(&token, &mut compares);
     let taken = || refuse::name_taken("node", &registration.name, "remove the old node or choose another name");
 
     let name_key = key(internal(cluster, "nodenames", &registration.name))?;
@@ -186,7 +193,7 @@ fn key(key: Option<Key>) -> Result<Key, Problem> {
 }
 
 /// One use less; the last one ends the token.
-fn spend(call: &Call<'_>, token: &crate::authn::token::JoinToken) -> Op {
+fn spend(call: &Call<'_>, token: &JoinToken) -> Op {
     if token.uses_left <= 1 {
         return Op::delete(&token.key);
     }

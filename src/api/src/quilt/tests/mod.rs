@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod flow;
+pub(super) mod museum;
 mod nodes;
 mod once;
 mod races;
@@ -105,6 +106,12 @@ impl Plane {
         control_plane(&replica, &first, LONG).await.expect("bootstrap again changes nothing");
         let quilt = Arc::new(Quilt::new(api(&replica)));
         Self { quilt, replica, admin: admin.plain().into(), key: tenant.plain().into() }
+    }
+
+    /// The same state through another replica's surface: its requests wait for none of this one's.
+    pub(super) fn other(&self) -> Self {
+        let quilt = Arc::new(Quilt::new(api(&self.replica)));
+        Self { quilt, replica: self.replica.clone(), admin: self.admin.clone(), key: self.key.clone() }
     }
 
     /// The Kubernetes surface over the same state.

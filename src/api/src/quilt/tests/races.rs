@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use http::{HeaderMap, HeaderValue};
 use quilt_objects::canonical;
+use quilt_proto::Compare;
 use quilt_raft::ProposeError;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -13,6 +14,7 @@ use crate::commit::Plan;
 use crate::problem::Problem;
 use crate::quilt::call::Call;
 use crate::quilt::envelope::Code;
+use crate::quilt::refuse;
 use crate::records::OBJECT_BYTES_MAX;
 use crate::store::{NODES, PODS, put};
 
@@ -45,6 +47,34 @@ async fn a_write_loses_against_the_deletion_of_its_cluster() {
     assert_eq!(tenant, Code::NotFound);
     let agent = refusal(&|view| call.agent(view, &id, &node.id).map(|_| Plan::Unchanged(()))).await;
     assert_eq!(agent, Code::Unauthorized);
+}
+
+/// A write that lost against others until it had no turn left is told what they did, where that is an answer by itself, and not only that
+/// there were others.
+#[tokio::test]
+async fn a_write_without_a_turn_left_is_answered_exactly() {
+    let plane = Plane::start().await;
+    let id = plane.cluster("c", "10.42.0.0/16", 24).await;
+    plane.register(&id, "n", json!({})).await;
+    let headers = HeaderMap::new();
+    let api = super::api(&plane.replica);
+    let call = Call { api: &api, headers: &headers, deadline: Instant::now() + LONG, stale: false, once: None };
+    let taken = NODES.key(&id, "", "n").expect("key");
+    let planned = Cell::new(0_u32);
+    let lost = || {
+        planned.set(planned.get() + 1);
+        let op = put(&taken, &json!({"metadata": {"name": "n"}}));
+        Ok(Plan::<()>::commit(vec![Compare::absent(&taken)], vec![op], ()))
+    };
+    let refused =
+        call.write_plain(|_| if planned.get() < 64 { lost() } else { Err(refuse::unauthorized()) }).await.map(|_| ());
+    assert_eq!((refused.expect_err("it lost").envelope().code, planned.get()), (Code::Unauthorized, 64));
+    planned.set(0);
+    let beaten = call.write_plain(|_| lost()).await.map(|_| ());
+    assert_eq!(
+        (beaten.expect_err("it lost").envelope().code, planned.get()),
+        (refuse::no_leader().envelope().code, 65)
+    );
 }
 
 /// A change that would make an object larger than can be stored is refused as too large.
