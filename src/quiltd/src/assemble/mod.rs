@@ -69,10 +69,15 @@ const REBUILDS_MAX: u32 = 3;
 /// A replica that has worked for so long since its state was made anew has a disk to be trusted again.
 const REBUILT_WELL: Duration = Duration::from_secs(3_600);
 
+/// What is still held of the run before is let go of within this, and how often that is looked at.
+const LETS_GO: Duration = Duration::from_secs(30);
+const OPENED_AGAIN: Duration = Duration::from_millis(250);
+
 /// Runs one replica until a signal says stop or the replica fails. One whose state is found damaged is started again right
 /// here: a start makes the state anew.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let mut rebuilds = 0;
+    let mut again: Option<std::time::Instant> = None;
     loop {
         let began = std::time::Instant::now();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("api").build()?;
@@ -85,6 +90,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             Err(error) if rebuilds < REBUILDS_MAX && Home::is_condemned(&options.data_dir) && !is_refused(error) => {
                 rebuilds += 1;
                 tracing::warn!(%error, "starting again, with another state");
+                again = Some(std::time::Instant::now());
+            }
+            // On a busy host threads of the run before may not have let go of the log yet.
+            Err(error) if is_refused(error) && again.is_some_and(|since| since.elapsed() < LETS_GO) => {
+                tracing::warn!(%error, "the data directory cannot be opened yet");
+                std::thread::sleep(OPENED_AGAIN);
             }
             _ => return result,
         }
