@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::{Stream, StreamExt, stream};
 use openraft::storage::{IOFlushed, RaftLogStorage};
@@ -24,6 +25,8 @@ const READ_BYTES_MAX: u64 = 1 << 20;
 pub(crate) struct LogStore {
     engine: Arc<dyn LogEngine>,
     disk: Arc<Disk>,
+    /// Whether an append has failed: the log may be shorter then than openraft believes until it has heard of that.
+    refused: Arc<AtomicBool>,
 }
 
 fn failed(error: &LogError) -> io::Error {
@@ -44,8 +47,8 @@ fn report(what: &'static str) -> quilt_storage::Completion {
 }
 
 impl LogStore {
-    pub(crate) const fn new(engine: Arc<dyn LogEngine>, disk: Arc<Disk>) -> Self {
-        Self { engine, disk }
+    pub(crate) fn new(engine: Arc<dyn LogEngine>, disk: Arc<Disk>) -> Self {
+        Self { engine, disk, refused: Arc::default() }
     }
 
     /// What is called when a write is durable; from now on it counts as on its way to the disk.
@@ -86,6 +89,9 @@ impl RaftLogReader<TypeConfig> for LogStore {
         let mut range = self.range(&range);
         // Behind the last entry the stream just ends. What was purged is not left out: apply must never skip an entry.
         // An entry that follows a missing one is refused there as well.
+        let ends_early = range.end > held.end && self.refused.load(Ordering::Relaxed);
+        // What was refused must not pass for applied in the moment before openraft stops.
+        let refused = ends_early.then(|| Err(io::Error::other("the log has refused what is to be read")));
         range.end = range.end.min(held.end);
         stream::unfold(range, move |range| {
             let engine = Arc::clone(&engine);
@@ -105,6 +111,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
             }
         })
         .flat_map(stream::iter)
+        .chain(stream::iter(refused))
         .boxed()
     }
 
@@ -197,7 +204,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let records = entries.into_iter().map(|entry| codec::to_record(&entry)).collect();
-        let done = self.timed(move |result| callback.io_completed(result.map_err(|error| failed(&error))));
+        let refused = Arc::clone(&self.refused);
+        let done = self.timed(move |result| {
+            refused.fetch_or(result.is_err(), Ordering::Relaxed);
+            callback.io_completed(result.map_err(|error| failed(&error)));
+        });
         self.engine.append(records, done);
         Ok(())
     }
