@@ -10,7 +10,7 @@ use openraft::Instant as _;
 use openraft::type_config::TypeConfigExt;
 use parking_lot::Mutex;
 
-use crate::host::wall_ms;
+use crate::host::{exhibit, wall_ms};
 use crate::types::TypeConfig;
 
 type Instant = openraft::alias::InstantOf<TypeConfig>;
@@ -82,6 +82,9 @@ impl Clock {
     /// The leader's stamp for a new entry: cluster time, and wall time beside it.
     pub(crate) fn stamp(&self) -> (u64, u64) {
         let wall = wall_ms();
+        if exhibit!(WallClockStamps) {
+            return (wall, wall);
+        }
         let mut base = self.base.lock();
         let now = TypeConfig::now();
         let elapsed = millis(now.saturating_duration_since(base.at));

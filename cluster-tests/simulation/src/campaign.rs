@@ -1,11 +1,14 @@
 //! Many seeds, one after the other, and what came of them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crate::ledger::Violation;
+use crate::pace::Pace;
+use crate::tally::Tally;
 use crate::world::{Options, simulate};
 
 /// What came of one seed.
@@ -13,6 +16,8 @@ use crate::world::{Options, simulate};
 pub struct Verdict {
     /// The seed.
     pub seed: u64,
+    /// How densely things happened.
+    pub pace: Pace,
     /// The first rule that was broken.
     pub violation: Option<Violation>,
     /// Of everything that happened. The same for the same seed and options.
@@ -21,28 +26,16 @@ pub struct Verdict {
     pub lines: u64,
     /// Virtual time.
     pub simulated: Duration,
-    /// Transactions acknowledged.
-    pub applied: u64,
-    /// Transactions told to have no effect.
-    pub unapplied: u64,
-    /// Transactions of which nobody could tell.
-    pub unknown: u64,
-    /// Reads answered.
-    pub reads: u64,
-    /// Events delivered to watches.
-    pub events: u64,
+    /// What it was filled with.
+    pub tally: Tally,
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, violation, trace_hash, simulated, applied, unapplied, unknown, reads, events, .. } = self;
+        let Self { seed, pace, violation, trace_hash, simulated, tally, .. } = self;
         let outcome = if violation.is_some() { "FAIL" } else { "pass" };
         let seconds = simulated.as_secs_f64();
-        write!(
-            f,
-            "seed {seed:>6}  {outcome}  {trace_hash:016x}  {seconds:7.1} s  {applied} written, {unapplied} not, {unknown} \
-             unknown, {reads} read, {events} events"
-        )?;
+        write!(f, "seed {seed:>6}  {pace:<5}  {outcome}  {trace_hash:016x}  {seconds:7.1} s  {tally}")?;
         match violation {
             Some(Violation { invariant, at_ms, what }) => write!(f, "\n    at {at_ms} ms: {invariant}: {what}"),
             None => Ok(()),
@@ -50,45 +43,74 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// What came of a campaign.
+/// Worlds of one pace, added up.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sum {
+    /// How many.
+    pub worlds: u64,
+    /// Virtual time.
+    pub simulated: Duration,
+    /// What it was filled with.
+    pub tally: Tally,
+}
+
+impl fmt::Display for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { worlds, simulated, tally } = self;
+        write!(f, "{worlds:>6} worlds  {:8.2} h  {tally}", simulated.as_secs_f64() / 3600.0)
+    }
+}
+
+/// What came of a campaign. Does not grow with the number of worlds, as long as they keep the rules.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// Of each seed.
-    pub verdicts: Vec<Verdict>,
+    /// All worlds, by pace.
+    pub sums: BTreeMap<Pace, Sum>,
+    /// The worlds in which a rule was broken.
+    pub failed: Vec<Verdict>,
     /// What it took.
     pub real: Duration,
 }
 
 impl Report {
-    /// Seeds in which a rule was broken.
-    pub fn failed(&self) -> impl Iterator<Item = &Verdict> {
-        self.verdicts.iter().filter(|verdict| verdict.violation.is_some())
+    /// Adds one world.
+    pub fn add(&mut self, verdict: Verdict) {
+        let sum = self.sums.entry(verdict.pace).or_default();
+        sum.worlds += 1;
+        sum.simulated += verdict.simulated;
+        sum.tally += verdict.tally;
+        if verdict.violation.is_some() {
+            self.failed.push(verdict);
+        }
     }
 
-    /// All virtual time.
+    /// All paces together.
     #[must_use]
-    pub fn simulated(&self) -> Duration {
-        self.verdicts.iter().map(|verdict| verdict.simulated).sum()
+    pub fn all(&self) -> Sum {
+        self.sums.values().fold(Sum::default(), |mut all, sum| {
+            all.worlds += sum.worlds;
+            all.simulated += sum.simulated;
+            all.tally += sum.tally;
+            all
+        })
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (simulated, real) = (self.simulated().as_secs_f64(), self.real.as_secs_f64());
-        let failed: Vec<u64> = self.failed().map(|verdict| verdict.seed).collect();
-        let sum = |of: fn(&Verdict) -> u64| self.verdicts.iter().map(of).sum::<u64>();
+        for (pace, sum) in &self.sums {
+            writeln!(f, "{pace:<5} {sum}")?;
+        }
+        let all = self.all();
+        let (simulated, real) = (all.simulated.as_secs_f64(), self.real.as_secs_f64());
+        let failed: Vec<u64> = self.failed.iter().map(|verdict| verdict.seed).collect();
+        writeln!(f, "all   {all}")?;
         write!(
             f,
-            "{} seeds, {} failed {failed:?}; {:.2} simulated hours in {real:.0} s: {:.0} simulated seconds a second; {} \
-             written, {} unknown, {} read, {} events checked",
-            self.verdicts.len(),
+            "{} failed {failed:?}; {:.2} simulated days in {real:.0} s: {:.0} simulated seconds a second",
             failed.len(),
-            simulated / 3600.0,
+            simulated / 86_400.0,
             simulated / real.max(0.001),
-            sum(|verdict| verdict.applied),
-            sum(|verdict| verdict.unknown),
-            sum(|verdict| verdict.reads),
-            sum(|verdict| verdict.events),
         )
     }
 }
@@ -101,15 +123,12 @@ pub(crate) fn one(seed: u64, options: &Options) -> Verdict {
         let what = text.unwrap_or_default();
         Verdict {
             seed,
+            pace: options.pace.unwrap_or_else(|| Pace::of(seed)),
             violation: Some(Violation { invariant: "nothing panics", at_ms: 0, what }),
             trace_hash: 0,
             lines: 0,
             simulated: Duration::ZERO,
-            applied: 0,
-            unapplied: 0,
-            unknown: 0,
-            reads: 0,
-            events: 0,
+            tally: Tally::default(),
         }
     })
 }
@@ -121,7 +140,7 @@ pub fn run(seeds: Range<u64>, options: &Options, mut each: impl FnMut(&Verdict))
     for seed in seeds {
         let verdict = one(seed, options);
         each(&verdict);
-        report.verdicts.push(verdict);
+        report.add(verdict);
     }
     report.real = began.elapsed();
     report

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quilt_proto::{Compare, Key, Op, Put, Revision, Txn};
-use quilt_raft_simulated::model::{Dice, Host, sleep};
+use quilt_raft_simulated::model::{Dice, Host};
 use quilt_raft_simulated::{Consistency, Decision, ProposeError, Replica};
 
 use crate::node::on;
@@ -33,23 +33,38 @@ pub(crate) struct Client {
     pub(crate) number: u64,
     pub(crate) dice: Dice,
     pub(crate) made: u64,
+    pub(crate) trade: Trade,
 }
 
 /// One write to be.
-struct Wanted {
-    key: Key,
-    value: Option<Bytes>,
-    ttl_ms: u64,
+pub(crate) struct Wanted {
+    pub(crate) key: Key,
+    pub(crate) value: Option<Bytes>,
+    pub(crate) ttl_ms: u64,
     /// The revision the key must be at.
-    expected: Option<Revision>,
+    pub(crate) expected: Option<Revision>,
+}
+
+/// What a client is after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trade {
+    /// Keys of all kinds, and what they hold.
+    Things,
+    /// What only so many may have.
+    Claims,
 }
 
 impl Client {
-    fn value(&mut self) -> Bytes {
+    /// A word of which there is no second.
+    pub(crate) fn unique(&mut self) -> String {
         self.made += 1;
+        format!("c{}-{}", self.number, self.made)
+    }
+
+    fn value(&mut self) -> Bytes {
         // Of many sizes, so that limits by bytes are met at odd places.
         let padding = usize::try_from(self.dice.below(200)).unwrap_or(0);
-        format!("c{}-{}-{}", self.number, self.made, "x".repeat(padding)).into()
+        format!("{}-{}", self.unique(), "x".repeat(padding)).into()
     }
 
     fn any_key(&mut self) -> Key {
@@ -63,9 +78,20 @@ impl Client {
 
     pub(crate) async fn run(mut self) {
         while self.scene.is_loading() {
-            sleep(Duration::from_millis(self.dice.between(1, self.scene.plan.think_ms_max))).await;
+            let think = Duration::from_millis(self.dice.between(1, self.scene.plan.think_ms_max));
+            self.scene.think(think).await;
             let Some((host, replica)) = self.any_replica() else { continue };
-            match self.dice.below(100) {
+            if self.trade == Trade::Claims {
+                self.claim(&host, &replica).await;
+                continue;
+            }
+            if self.dice.percent(self.scene.plan.reads_percent) {
+                let stale = self.dice.percent(30);
+                let consistency = if stale { Consistency::Stale } else { Consistency::Linearizable };
+                self.read(&host, &replica, consistency).await;
+                continue;
+            }
+            match self.dice.below(80) {
                 0..30 => self.put(&host, &replica, 1).await,
                 30..42 => self.create(&host, &replica).await,
                 42..58 => self.swap(&host, &replica).await,
@@ -74,9 +100,7 @@ impl Client {
                     self.put(&host, &replica, ops).await;
                 }
                 68..75 => self.delete(&host, &replica).await,
-                75..80 => self.lend(&host, &replica).await,
-                80..94 => self.read(&host, &replica, Consistency::Linearizable).await,
-                _ => self.read(&host, &replica, Consistency::Stale).await,
+                _ => self.lend(&host, &replica).await,
             }
         }
     }
@@ -122,7 +146,7 @@ impl Client {
         self.propose(host, replica, vec![Wanted { key, value: Some(value), ttl_ms, expected: None }]).await;
     }
 
-    async fn propose(&mut self, host: &Host, replica: &Replica, wanted: Vec<Wanted>) {
+    pub(crate) async fn propose(&mut self, host: &Host, replica: &Replica, wanted: Vec<Wanted>) {
         let request = self.scene.next_number();
         let writes: Vec<_> = wanted
             .iter()
@@ -157,7 +181,6 @@ impl Client {
             }
             Some(Err(_)) | None => Ended::Unknown,
         };
-        self.scene.count(&ended);
         ledger.see(&Sight::Answered { request, ended });
     }
 
@@ -170,7 +193,6 @@ impl Client {
         }
         if let Some((revision, found)) = look(host, replica, consistency, keys).await {
             let replica = replica.id().0;
-            self.scene.count_read();
             ledger.see(&Sight::ReadEnded { read, replica, revision, found: &found });
         }
     }

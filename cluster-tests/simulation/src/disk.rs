@@ -25,8 +25,8 @@ use crate::snapshot::{Kept, Snapshots};
 
 /// What a disk writes whole, or not at all, or not quite.
 const SECTOR_BYTES: usize = 512;
-/// One write in so many fills the memory table, which is then flushed.
-const FLUSH_ONE_IN: u64 = 300;
+/// One write in so many fills the memory table, which is then flushed: small ones, usual ones, large ones.
+const FLUSH_ONE_IN: [u64; 3] = [15, 100, 300];
 
 pub(crate) type Rows = BTreeMap<Family, BTreeMap<Bytes, Bytes>>;
 
@@ -127,6 +127,7 @@ struct State {
     /// Counts starts: what an earlier one still holds of the disk does nothing any more.
     boot: u64,
     habit: Habit,
+    flush_one_in: u64,
     dice: Dice,
     synced: Image,
     /// Written behind that, and not synced.
@@ -183,6 +184,7 @@ impl Disk {
         let state = State {
             boot: 0,
             habit: Habit { sync_us: (100, 1_000), fail_next: false },
+            flush_one_in: *dice.child(2).pick(&FLUSH_ONE_IN).expect("there are some"),
             dice,
             synced: Image::default(),
             written: Vec::new(),
@@ -287,6 +289,8 @@ struct Log {
 #[derive(Default)]
 struct Queue {
     bytes: Vec<u8>,
+    /// What a planted bug writes behind the next sync.
+    late: Vec<u8>,
     waiting: Vec<Completion>,
     stopped: Option<Arc<str>>,
 }
@@ -300,7 +304,9 @@ impl Log {
             }
             let (bytes, waiting) = {
                 let mut queue = self.queue.lock();
-                (std::mem::take(&mut queue.bytes), std::mem::take(&mut queue.waiting))
+                let bytes = std::mem::take(&mut queue.bytes);
+                queue.bytes = std::mem::take(&mut queue.late);
+                (bytes, std::mem::take(&mut queue.waiting))
             };
             let waiting = if Flaw::AckBeforeSync.is_shown() {
                 waiting.into_iter().for_each(|done| done(Ok(())));
@@ -410,13 +416,30 @@ impl LogEngine for Log {
     }
 
     fn save_vote(&self, vote: Bytes, done: Completion) {
-        let seen = model::vote(&vote);
+        let (seen, replica) = (model::vote(&vote), self.disk.replica);
+        let ledger = Arc::clone(&self.disk.ledger);
+        let done: Completion = Box::new(move |result| {
+            if let (Ok(()), Some((term, candidate, _))) = (&result, seen) {
+                ledger.see(&Sight::Promised { replica, term, candidate });
+            }
+            done(result);
+        });
+        // The order of what is seen is that of what is said.
+        let voted = seen.map(|(term, candidate, leads)| Sight::Voted { replica, term, candidate, leads });
         let frames = [Kind::Vote(vote.clone())];
-        if self.change(Some(done), frames, |log, done| log.save_vote(vote, done))
-            && let Some((term, candidate, leads)) = seen
-        {
-            self.disk.ledger.see(&Sight::Voted { replica: self.disk.replica, term, candidate, leads });
-        }
+        let taken = if Flaw::VoteNotSynced.is_shown() {
+            if self.change(None, frames, |log, done| log.save_vote(vote, done)) {
+                voted.inspect(|voted| self.disk.ledger.see(voted));
+                done(Ok(()));
+            }
+            return;
+        } else if Flaw::VoteReordered.is_shown() {
+            self.queue.lock().late.extend(frame(Kind::Vote(vote.clone())));
+            self.change(Some(done), [], |log, done| log.save_vote(vote, done))
+        } else {
+            self.change(Some(done), frames, |log, done| log.save_vote(vote, done))
+        };
+        voted.filter(|_| taken).inspect(|voted| self.disk.ledger.see(voted));
     }
 
     fn truncate_after(&self, index: Option<u64>, done: Completion) {
@@ -561,10 +584,12 @@ impl Rocks {
         let changes: Vec<_> = changes
             .into_iter()
             .map(|(revision, change)| {
-                let value = records.get(&revision).cloned().flatten().map(|record| record.value);
+                let record = records.get(&revision).cloned().flatten();
+                let expires_ms = record.as_ref().map_or(0, |record| record.expires_at_ms);
+                let value = record.map(|record| record.value);
                 let (kind, txn_end) = (change.kind(), change.txn_end);
                 let previous = change.previous_revision;
-                (revision, Changed { key: change.key, value, kind, previous, txn_end })
+                (revision, Changed { key: change.key, value, expires_ms, kind, previous, txn_end })
             })
             .collect();
         let voters = model::membership(&machine.membership).unwrap_or_default();
@@ -594,13 +619,22 @@ impl Store for Rocks {
     }
 
     fn write(&self, batch: &Batch) -> Result<(), StoreError> {
+        let lost;
+        let batch = if Flaw::WriteSkipped.is_shown() && self.disk.state.lock().dice.below(200) == 0 {
+            let kept = batch.writes.iter().filter(|write| write.family == Family::Meta).cloned().collect();
+            lost = Batch { writes: kept };
+            &lost
+        } else {
+            batch
+        };
         {
             let mut state = self.disk.state.lock();
             if state.boot != self.boot {
                 return Err(StoreError("the machine is gone".into()));
             }
             state.unflushed.push(batch.clone());
-            if state.dice.below(FLUSH_ONE_IN) == 0 {
+            let one_in = state.flush_one_in;
+            if state.dice.below(one_in) == 0 {
                 Self::flush_all(&mut state);
             }
         }

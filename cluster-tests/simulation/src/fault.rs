@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{Either, select};
 use quilt_raft_simulated::model::{Dice, sleep};
 
 use crate::disk::{End, Habit};
@@ -35,6 +36,13 @@ impl Faults {
         self.dice.pick(&nodes).cloned()
     }
 
+    /// How long a fault lasts: in a world that goes on for long, one in four is long too.
+    fn lasts(&mut self, least_ms: u64, most_ms: u64) -> u64 {
+        let times = self.scene.plan.pace.long_fault();
+        let most_ms = if times > 1 && self.dice.percent(25) { most_ms * times } else { most_ms };
+        self.dice.between(least_ms, most_ms)
+    }
+
     /// The one that leads, as often as any.
     fn victim(&mut self) -> Option<Arc<Node>> {
         if self.dice.percent(50)
@@ -47,13 +55,13 @@ impl Faults {
 
     async fn strike(&mut self) {
         let Some(victim) = self.victim() else { return };
+        self.scene.ledger.count(|tally| tally.faults += 1);
         let end = if self.dice.percent(60) { End::Power } else { End::Process };
         match self.dice.below(100) {
             0..22 => {
                 victim.crash(end, &self.scene);
                 // A tenth to a third of all outages are long.
-                let down =
-                    if self.dice.percent(20) { self.dice.between(5_000, 40_000) } else { self.dice.between(20, 3_000) };
+                let down = if self.dice.percent(20) { self.lasts(5_000, 40_000) } else { self.dice.between(20, 3_000) };
                 self.restart_later(victim, down);
             }
             22..27 => {
@@ -77,7 +85,8 @@ impl Faults {
                 victim.disk.set_habit(habit);
             }
             77..85 => self.storm(),
-            85..92 => {
+            85..88 => self.ambush(&victim),
+            88..93 => {
                 if let Some(host) = victim.host() {
                     let day = 86_400_000;
                     let offset = i64::try_from(self.dice.between(0, 2 * day)).unwrap_or(0) - day as i64;
@@ -92,6 +101,34 @@ impl Faults {
                 self.restart_later(victim, down);
             }
         }
+    }
+
+    /// Whoever votes next for another loses power right behind it, and is back before the election is over.
+    fn ambush(&mut self, victim: &Arc<Node>) {
+        self.scene.ledger.note(&format!("ambush, crash {}", victim.id));
+        let mut votes = self.scene.ledger.votes();
+        let (behind_us, down_ms) = (self.dice.between(0, 3_000), self.dice.between(1, 30));
+        let scene = Arc::clone(&self.scene);
+        drop(self.scene.spawn(async move {
+            let voted = {
+                let (voted, late) = (std::pin::pin!(votes.changed()), std::pin::pin!(sleep(ms(30_000))));
+                matches!(select(voted, late).await, Either::Left((Ok(()), _)))
+            };
+            if !voted {
+                return;
+            }
+            let voter = votes.borrow().1;
+            sleep(Duration::from_micros(behind_us)).await;
+            let Some(node) = scene.nodes().into_iter().find(|node| node.id == voter) else { return };
+            if scene.is_breaking() {
+                node.crash(End::Power, &scene);
+                sleep(ms(down_ms)).await;
+                node.start(&scene);
+            }
+        }));
+        victim.crash(End::Process, &self.scene);
+        let down = self.dice.between(20, 2_000);
+        self.restart_later(Arc::clone(victim), down);
     }
 
     fn restart_later(&mut self, node: Arc<Node>, down_ms: u64) {
@@ -140,7 +177,7 @@ impl Faults {
         for (from, to) in &cut {
             self.scene.net.cut(*from, *to);
         }
-        let lasts = self.dice.between(100, 10_000);
+        let lasts = self.lasts(100, 10_000);
         self.later(lasts, move |scene| {
             scene.ledger.note(&format!("heal {cut:?}"));
             for (from, to) in cut {
@@ -154,7 +191,7 @@ impl Faults {
         self.scene.ledger.note(&format!("pause {}", victim.id));
         host.pause();
         self.scene.net.looked_at();
-        let lasts = self.dice.between(50, 6_000);
+        let lasts = self.lasts(50, 6_000);
         let id = victim.id;
         self.later(lasts, move |scene| {
             scene.ledger.note(&format!("resume {id}"));
@@ -169,9 +206,11 @@ impl Faults {
         self.scene.ledger.note(&format!("slow disk of {}: {sync_us:?} us", victim.id));
         victim.disk.set_habit(Habit { sync_us, fail_next: false });
         let victim = Arc::clone(victim);
-        let lasts = self.dice.between(500, 10_000);
+        let lasts = self.lasts(500, 10_000);
         self.later(lasts, move |scene| {
-            victim.disk.set_habit(Habit { sync_us: scene.plan.sync_us, fail_next: false });
+            if scene.is_breaking() {
+                victim.disk.set_habit(Habit { sync_us: scene.plan.sync_us, fail_next: false });
+            }
         });
     }
 
@@ -184,8 +223,13 @@ impl Faults {
         weather.resets_ppm = self.dice.between(0, 5_000);
         self.scene.ledger.note(&format!("storm {weather:?}"));
         self.scene.net.set_weather(weather);
-        let lasts = self.dice.between(500, 8_000);
-        self.later(lasts, |scene| scene.net.set_weather(scene.plan.weather));
+        let lasts = self.lasts(500, 8_000);
+        self.later(lasts, |scene| {
+            // What was healed in the meantime stays so.
+            if scene.is_breaking() {
+                scene.net.set_weather(scene.plan.weather);
+            }
+        });
     }
 }
 

@@ -1,15 +1,14 @@
 //! [`Ledger`]: everything that happened, in order: shown to every invariant, and summed up in the trace hash. Knows no
 //! rule itself.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 
+use crate::invariant::{self, Facts, Invariant};
+use crate::sight::Sight;
+use crate::tally::Tally;
+use crate::trace::{Trace, line};
 use parking_lot::Mutex;
-use quilt_raft_simulated::model::now_ns;
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
-
-use crate::invariant::{self, Invariant};
-use crate::sight::{Sight, Wrote};
+use quilt_raft_simulated::model::{now_ns, watch};
 
 /// A rule was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,16 +23,18 @@ pub struct Violation {
 
 struct State {
     invariants: Vec<Box<dyn Invariant>>,
+    facts: Facts,
     violation: Option<Violation>,
-    trace: Xxh3,
-    sights: u64,
-    line: String,
+    tally: Tally,
+    trace: Trace,
     dump: Option<std::fs::File>,
 }
 
 /// What happened in one world.
 pub(crate) struct Ledger {
     state: Mutex<State>,
+    /// How many votes were given to others, and by whom the last one.
+    votes: watch::Sender<(u64, u64)>,
 }
 
 impl Ledger {
@@ -48,63 +49,78 @@ impl Ledger {
     }
 
     fn of(invariants: Vec<Box<dyn Invariant>>, dump: Option<std::fs::File>) -> Self {
-        let state = State { invariants, violation: None, trace: Xxh3::new(), sights: 0, line: String::new(), dump };
-        Self { state: Mutex::new(state) }
+        let state = State {
+            invariants,
+            facts: Facts::default(),
+            violation: None,
+            tally: Tally::default(),
+            trace: Trace::default(),
+            dump,
+        };
+        Self { state: Mutex::new(state), votes: watch::Sender::new((0, 0)) }
     }
 
     /// Something happened.
     pub(crate) fn see(&self, sight: &Sight<'_>) {
+        if let Sight::Promised { replica, candidate, .. } = sight
+            && replica != candidate
+        {
+            self.votes.send_modify(|votes| *votes = (votes.0 + 1, *replica));
+        }
         let mut state = self.state.lock();
         let state = &mut *state;
-        match sight {
-            // Of what is long only a sum: what it says is compared with what others say.
-            Sight::Appended { replica, before, records } => {
-                let sum = records.iter().fold(0, |sum: u64, record| sum.rotate_left(7) ^ xxh3_64(&record.payload));
-                let last = records.last().map(|record| (record.index, record.term));
-                state.note(&format_args!("Appended {replica} {before:?} {last:?} {sum:016x}"));
-            }
-            Sight::Applied { replica, mark, changes, voters } => {
-                let revisions = changes.first().map(|first| first.0).zip(changes.last().map(|last| last.0));
-                state.note(&format_args!("Applied {replica} {mark:?} {revisions:?} {voters:?}"));
-            }
-            Sight::Delivered { replica, from, events, upto, .. } => {
-                state.note(&format_args!("Delivered {replica} {from} {upto} {}", events.len()));
-            }
-            Sight::Asked { request, writes } => state.note(&format_args!("Asked {request} {}", Writes(writes))),
-            Sight::Booted { replica, vote, bounds, mark, .. } => {
-                state.note(&format_args!("Booted {replica} {vote:?} {bounds:?} {mark:?}"));
-            }
-            Sight::ReadEnded { read, replica, revision, .. } => {
-                state.note(&format_args!("ReadEnded {read:?} {replica} {revision}"));
-            }
-            short => state.note(&format_args!("{short:?}")),
+        state.trace.see(now_ns(), sight);
+        state.tally.see(sight);
+        if state.dump.is_some() {
+            state.write(&line(sight));
         }
         if state.violation.is_some() {
             return;
         }
+        state.facts.see(now_ns() / 1_000_000, sight);
         for invariant in &mut state.invariants {
-            if let Err(what) = invariant.see(sight) {
+            if let Err(what) = invariant.see(sight, &state.facts) {
                 let violation = Violation { invariant: invariant.name(), at_ms: now_ns() / 1_000_000, what };
                 state.violation = Some(violation);
                 break;
             }
         }
         if let Some(violation) = state.violation.clone() {
-            state.note(&format_args!("VIOLATION {violation:?}"));
+            state.note(&format!("VIOLATION {violation:?}"));
         }
     }
 
     /// Something happened that no invariant judges: a fault, a phase.
     pub(crate) fn note(&self, what: &str) {
-        self.state.lock().note(&format_args!("{what}"));
+        self.state.lock().note(what);
+    }
+
+    /// Tells of votes given to others: how many, and by whom the last one.
+    pub(crate) fn votes(&self) -> watch::Receiver<(u64, u64)> {
+        self.votes.subscribe()
+    }
+
+    /// Something happened that is only counted.
+    pub(crate) fn count(&self, count: impl FnOnce(&mut Tally)) {
+        count(&mut self.state.lock().tally);
+    }
+
+    /// How much happened.
+    pub(crate) fn tally(&self) -> Tally {
+        self.state.lock().tally
     }
 
     /// A rule that is not an invariant's was broken.
     pub(crate) fn accuse(&self, rule: &'static str, what: impl Into<String>) {
         let mut state = self.state.lock();
         let violation = Violation { invariant: rule, at_ms: now_ns() / 1_000_000, what: what.into() };
-        state.note(&format_args!("VIOLATION {violation:?}"));
+        state.note(&format!("VIOLATION {violation:?}"));
         state.violation.get_or_insert(violation);
+    }
+
+    /// Whether no rule was broken.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.state.lock().violation.is_none()
     }
 
     /// The first rule that was broken.
@@ -128,34 +144,20 @@ impl Ledger {
     /// Hash of the trace, and how many lines it has.
     pub(crate) fn trace(&self) -> (u64, u64) {
         let state = self.state.lock();
-        (state.trace.digest(), state.sights)
+        (state.trace.hash(), state.trace.lines())
     }
 }
 
 impl State {
-    fn note(&mut self, what: &std::fmt::Arguments<'_>) {
-        self.line.clear();
-        // Writing to a string cannot fail.
-        let _ = writeln!(self.line, "{:>12} {what}", now_ns() / 1_000);
-        self.trace.update(self.line.as_bytes());
-        self.sights += 1;
+    fn note(&mut self, what: &str) {
+        self.trace.note(now_ns(), what);
+        self.write(what);
+    }
+
+    fn write(&mut self, what: &str) {
         if let Some(dump) = &mut self.dump {
             // A dump that cannot be written is only shorter.
-            let _ = dump.write_all(self.line.as_bytes());
+            let _ = writeln!(dump, "{:>12} {what}", now_ns() / 1_000);
         }
-    }
-}
-
-/// The writes of a transaction, in one line.
-struct Writes<'a>(&'a [Wrote]);
-
-impl std::fmt::Display for Writes<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for Wrote { key, value, expected } in self.0 {
-            let key = String::from_utf8_lossy(key).replace('\0', "/");
-            let value = value.as_ref().map(|value| String::from_utf8_lossy(&value[..value.len().min(16)]).into_owned());
-            write!(f, "{key} = {value:?} at {expected:?}; ")?;
-        }
-        Ok(())
     }
 }

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod campaign;
+mod claim;
 mod client;
 mod disk;
 mod fault;
@@ -17,17 +18,22 @@ mod ledger;
 pub mod museum;
 mod node;
 mod operator;
+mod pace;
 mod plan;
 pub mod seeds;
 mod sight;
 mod snapshot;
+mod tally;
+mod trace;
 mod watcher;
 mod world;
 
-pub use campaign::{Report, Verdict, run};
+pub use campaign::{Report, Sum, Verdict, run};
 pub use disk::suite;
 pub use ledger::Violation;
+pub use pace::Pace;
 pub use plan::Plan;
+pub use tally::Tally;
 pub use world::{Options, simulate};
 
 /// Virtual microseconds of the world that runs on this thread.

@@ -112,6 +112,7 @@ impl Node {
     /// Ends it.
     pub(crate) fn crash(&self, end: End, scene: &Scene) {
         let Some(up) = self.up.lock().take() else { return };
+        scene.ledger.count(|tally| tally.crashes += 1);
         scene.ledger.note(&format!("crash {} {end:?}", self.id));
         self.disk.crash(end);
         up.host.kill();

@@ -10,6 +10,7 @@ use quilt_raft_simulated::model::{Dice, sleep};
 use crate::disk::End;
 use crate::node::{Node, on};
 use crate::plan::Plan;
+use crate::sight::Sight;
 use crate::world::{CLUSTER, Scene};
 
 /// Never more machines than this, all that came and went included.
@@ -42,6 +43,7 @@ impl Operator {
     }
 
     fn said(&self, what: &str, result: &impl std::fmt::Debug) {
+        self.scene.ledger.count(|tally| tally.commands += 1);
         self.scene.ledger.note(&format!("operator: {what}: {result:?}"));
     }
 
@@ -69,12 +71,14 @@ impl Operator {
     async fn compact(&mut self) {
         let Some((host, replica)) = self.scene.leader().and_then(|node| node.replica()) else { return };
         let keep = self.dice.between(0, 200);
+        let ledger = Arc::clone(&self.scene.ledger);
         let done = on(&host, async move {
             // A floor lies where a view could stand; some way back one is found by asking for the newest only.
             let view = replica.read(quilt_raft_simulated::Consistency::Stale, Duration::from_secs(1)).await.ok()?;
             let floor = Revision::new(view.revision().get().saturating_sub(keep));
             let floor = if keep < 50 { view.revision() } else { floor };
             let cluster = ClusterId(CLUSTER.into());
+            ledger.see(&Sight::Compacting { floor: floor.get() });
             Some((floor, replica.admin().compact(&cluster, floor).await))
         });
         let done = done.await;
@@ -96,7 +100,8 @@ impl Operator {
             self.said("add", &done);
             return;
         }
-        let status = replica.status();
+        let asked = replica.clone();
+        let Some(status) = on(&host, async move { asked.status() }).await else { return };
         let voters: Vec<u64> = status.members.iter().filter(|member| member.voter).map(|member| member.id.0).collect();
         if voters.len() <= 2 {
             return;

@@ -4,18 +4,23 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use crate::pace::Pace;
+
 /// A seed worth keeping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// The seed.
     pub seed: u64,
-    /// Virtual seconds under faults.
+    /// Virtual seconds under faults, before the pace stretches them.
     pub seconds: u64,
+    /// The pace it was found at; the seed's own when there is none.
+    pub pace: Option<Pace>,
     /// What it showed.
     pub why: String,
 }
 
-/// Reads every seed kept in a directory: one file each, with lines `seed = N`, `seconds = N` and `why = text`.
+/// Reads every seed kept in a directory: one file each, with lines `seed = N`, `seconds = N`, `why = text`
+/// and, if it was not the seed's own, `pace = busy`.
 ///
 /// # Errors
 /// A file cannot be read, or says something else.
@@ -38,5 +43,6 @@ fn read(path: &Path) -> Result<Kept> {
         let found = lines.map(|(key, value)| (key.trim(), value.trim())).find(|(key, _)| *key == name);
         found.map(|(_, value)| value.to_owned()).with_context(|| format!("there is no {name}"))
     };
-    Ok(Kept { seed: value("seed")?.parse()?, seconds: value("seconds")?.parse()?, why: value("why")? })
+    let pace = value("pace").ok().map(|pace| pace.parse().map_err(anyhow::Error::msg)).transpose()?;
+    Ok(Kept { seed: value("seed")?.parse()?, seconds: value("seconds")?.parse()?, pace, why: value("why")? })
 }

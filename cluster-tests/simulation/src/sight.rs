@@ -12,6 +12,8 @@ pub(crate) struct Changed {
     pub(crate) key: Bytes,
     /// Its new value; `None` when it was deleted.
     pub(crate) value: Option<Bytes>,
+    /// Cluster time at which it expires; 0 = never.
+    pub(crate) expires_ms: u64,
     /// Created, updated or deleted.
     pub(crate) kind: ChangeKind,
     /// Revision of the version this one replaced; 0 = none.
@@ -46,6 +48,18 @@ pub(crate) enum Ended {
     NotApplied,
     /// Nobody can tell, or the replica that was asked is gone.
     Unknown,
+}
+
+impl Ended {
+    /// As numbers: which way, and the revisions.
+    pub(crate) const fn numbers(&self) -> (u64, u64, u64) {
+        match self {
+            Self::Applied(first, last) => (1, *first, *last),
+            Self::Rejected => (2, 0, 0),
+            Self::NotApplied => (3, 0, 0),
+            Self::Unknown => (4, 0, 0),
+        }
+    }
 }
 
 /// One write of a client's transaction.
@@ -85,6 +99,15 @@ pub(crate) enum Sight<'a> {
         candidate: u64,
         /// Whether that one leads.
         leads: bool,
+    },
+    /// A replica may answer with a vote: its log says that it is durable.
+    Promised {
+        /// Which.
+        replica: u64,
+        /// Of which term.
+        term: u64,
+        /// For whom.
+        candidate: u64,
     },
     /// A replica appends to its log.
     Appended {
@@ -180,6 +203,11 @@ pub(crate) enum Sight<'a> {
         from: u64,
         /// The bookmark.
         upto: u64,
+    },
+    /// An operator lets go of history.
+    Compacting {
+        /// Up to this revision.
+        floor: u64,
     },
     /// A watch was refused because history is gone.
     Refused {

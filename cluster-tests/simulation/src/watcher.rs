@@ -1,5 +1,6 @@
 //! Watches: each follows a prefix through one replica after the other, from where the last one stopped.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,6 +13,9 @@ use quilt_raft_simulated::{Replica, WatchError};
 use crate::node::on;
 use crate::sight::Sight;
 use crate::world::{CLUSTER, Scene};
+
+/// Positions a client remembers.
+const PAST_MAX: usize = 16;
 
 pub(crate) struct Watcher {
     pub(crate) scene: Arc<Scene>,
@@ -27,10 +31,21 @@ impl Watcher {
         };
         let prefix = prefix.expect("plain words make a prefix");
         let position = Arc::new(AtomicU64::new(0));
+        let mut past = VecDeque::new();
         while self.scene.is_watching() {
             sleep(Duration::from_millis(self.dice.between(1, 200))).await;
             let nodes = self.scene.nodes();
             let Some((host, replica)) = self.dice.pick(&nodes).and_then(|node| node.replica()) else { continue };
+            // As a client that comes back after a while: from something it was once told.
+            if self.dice.percent(20)
+                && let Some(old) = self.dice.pick(past.make_contiguous())
+            {
+                position.store(*old, Ordering::Relaxed);
+            }
+            past.push_back(position.load(Ordering::Relaxed));
+            if past.len() > PAST_MAX {
+                past.pop_front();
+            }
             let (scene, dice) = (Arc::clone(&self.scene), self.dice.child(self.scene.next_number()));
             let following = follow(scene, dice, replica, prefix.clone(), Arc::clone(&position));
             // When the host ends, the position says where to go on.
@@ -53,7 +68,17 @@ async fn follow(scene: Arc<Scene>, mut dice: Dice, replica: Replica, prefix: Key
             // A slow reader.
             sleep(Duration::from_millis(dice.between(10, 4_000))).await;
         }
-        let patience = Duration::from_millis(dice.between(5, 1_500));
+        if dice.percent(30) {
+            // Asked how far it has come with events on their way; and sometimes that is where it goes on elsewhere.
+            let upto = stream.position().get();
+            scene.ledger.see(&Sight::Idle { prefix: &prefix, replica: id, from, upto });
+            from = from.max(upto);
+            position.store(from, Ordering::Relaxed);
+            if dice.percent(20) {
+                return;
+            }
+        }
+        let patience = Duration::from_millis(dice.between(5, scene.plan.pace.patience_ms_max()));
         let next = {
             let (next, late) = (std::pin::pin!(stream.next()), std::pin::pin!(sleep(patience)));
             match select(next, late).await {
@@ -65,7 +90,6 @@ async fn follow(scene: Arc<Scene>, mut dice: Dice, replica: Replica, prefix: Key
             Some(Ok(batch)) => {
                 let upto = batch.upto.get();
                 let events = &batch.events;
-                scene.count_events(events.len());
                 scene.ledger.see(&Sight::Delivered { prefix: &prefix, replica: id, from, events, upto });
                 from = upto;
             }

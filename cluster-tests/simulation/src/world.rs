@@ -12,45 +12,43 @@ use quilt_raft_simulated::model::{Dice, Host, Net, Weather, World, now_ns, sleep
 use quilt_raft_simulated::{Consistency, Replica, Status};
 
 use crate::campaign::Verdict;
-use crate::client::{Client, key, look};
+use crate::client::{Client, Trade, key, look};
 use crate::disk::Habit;
 use crate::fault::{Faults, supervise};
 use crate::ledger::Ledger;
 use crate::node::{Node, on};
 use crate::operator::Operator;
+use crate::pace::Pace;
 use crate::plan::Plan;
-use crate::sight::{Ended, Sight};
+use crate::sight::Sight;
 use crate::watcher::Watcher;
 
 /// The cluster all keys are in.
 pub(crate) const CLUSTER: &str = "sim";
 /// After everything is healed, the control plane works and agrees within this.
 const AGREES_WITHIN: Duration = Duration::from_secs(60);
+/// How often the world is looked at for a broken rule.
+const LOOK: Duration = Duration::from_millis(500);
+/// A client that thinks looks up as often as this.
+const THINK_STEP: Duration = Duration::from_secs(5);
 /// The slowest client has its answer within this.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 
 /// How long and how loud.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Virtual seconds under faults.
+    /// Virtual seconds under faults of a busy world; of others, as many times more as their pace says.
     pub seconds: u64,
+    /// Another pace than the seed's.
+    pub pace: Option<Pace>,
     /// Where every line of the trace goes.
     pub trace: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { seconds: 60, trace: None }
+        Self { seconds: 60, pace: None, trace: None }
     }
-}
-
-#[derive(Default)]
-struct Counts {
-    applied: AtomicU64,
-    unapplied: AtomicU64,
-    unknown: AtomicU64,
-    reads: AtomicU64,
-    events: AtomicU64,
 }
 
 /// Everything in one world.
@@ -66,12 +64,11 @@ pub(crate) struct Scene {
     breaking: AtomicBool,
     loading: AtomicBool,
     watching: AtomicBool,
-    counts: Counts,
 }
 
 impl Scene {
-    fn new(seed: u64, ledger: Arc<Ledger>) -> Arc<Self> {
-        let plan = Plan::of(seed);
+    fn new(seed: u64, pace: Option<Pace>, ledger: Arc<Ledger>) -> Arc<Self> {
+        let plan = Plan::of(seed, pace);
         let dice = Dice::new(seed).child(3);
         let net = Net::new(dice.child(1), plan.weather);
         Arc::new(Self {
@@ -86,7 +83,6 @@ impl Scene {
             breaking: AtomicBool::new(true),
             loading: AtomicBool::new(true),
             watching: AtomicBool::new(true),
-            counts: Counts::default(),
         })
     }
 
@@ -104,24 +100,6 @@ impl Scene {
 
     pub(crate) fn next_number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
-    }
-
-    pub(crate) fn count(&self, ended: &Ended) {
-        let counts = &self.counts;
-        let count = match ended {
-            Ended::Applied(..) => &counts.applied,
-            Ended::Rejected | Ended::NotApplied => &counts.unapplied,
-            Ended::Unknown => &counts.unknown,
-        };
-        count.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn count_read(&self) {
-        self.counts.reads.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn count_events(&self, events: usize) {
-        self.counts.events.fetch_add(events as u64, Ordering::Relaxed);
     }
 
     /// Starts a task that belongs to no machine.
@@ -162,11 +140,21 @@ impl Scene {
             .find(|node| node.replica().is_some_and(|(_, replica)| replica.leadership().borrow().held().is_some()))
     }
 
+    /// Waits, and not much longer once there is to be no load any more.
+    pub(crate) async fn think(&self, span: Duration) {
+        let mut left = span;
+        while self.is_loading() && !left.is_zero() {
+            let step = left.min(THINK_STEP);
+            sleep(step).await;
+            left -= step;
+        }
+    }
+
     /// Waits, and no longer once a rule was broken. Whether none was.
     async fn pass(&self, span: Duration) -> bool {
         let end = now_ns() + u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
         while now_ns() < end {
-            sleep(Duration::from_millis(20)).await;
+            sleep(LOOK).await;
             if !self.is_fine() {
                 return false;
             }
@@ -178,7 +166,7 @@ impl Scene {
         for panic in World::panics() {
             self.ledger.accuse("nothing panics", panic);
         }
-        self.ledger.violation().is_none()
+        self.ledger.is_clean()
     }
 
     /// Waits for something; a rule is broken when it does not come in time. `None` then, or when another was broken.
@@ -186,14 +174,14 @@ impl Scene {
         &self,
         rule: &'static str,
         span: Duration,
-        mut look: impl FnMut() -> Result<T, String>,
+        mut look: impl AsyncFnMut() -> Result<T, String>,
     ) -> Option<T> {
         let end = now_ns() + u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
         loop {
             if !self.is_fine() {
                 return None;
             }
-            match look() {
+            match look().await {
                 Ok(found) => return Some(found),
                 Err(why) if now_ns() >= end => {
                     self.ledger.accuse(rule, why);
@@ -209,7 +197,11 @@ impl Scene {
         let mut clients = Vec::new();
         for number in 0..self.plan.clients {
             let (scene, dice) = (Arc::clone(self), self.dice.child(1_000 + number));
-            clients.push(Box::pin(self.spawn(Client { scene, number, dice, made: 0 }.run())));
+            clients.push(Box::pin(self.spawn(Client { scene, number, dice, made: 0, trade: Trade::Things }.run())));
+        }
+        for number in self.plan.clients..self.plan.clients + self.plan.claimants {
+            let (scene, dice) = (Arc::clone(self), self.dice.child(1_000 + number));
+            clients.push(Box::pin(self.spawn(Client { scene, number, dice, made: 0, trade: Trade::Claims }.run())));
         }
         for number in 0..self.plan.watchers {
             let (scene, dice) = (Arc::clone(self), self.dice.child(2_000 + number));
@@ -218,7 +210,7 @@ impl Scene {
         drop(self.spawn(supervise(Arc::clone(self))));
         drop(self.spawn(Faults { scene: Arc::clone(self), dice: self.dice.child(3_000) }.run()));
         drop(self.spawn(Operator { scene: Arc::clone(self), dice: self.dice.child(3_001) }.run()));
-        if !self.pass(Duration::from_secs(seconds)).await {
+        if !self.pass(Duration::from_secs(seconds * self.plan.pace.stretch())).await {
             return None;
         }
 
@@ -264,14 +256,14 @@ impl Scene {
         let nodes = self.nodes();
         let members: BTreeMap<_, _> = nodes.iter().map(|node| (ReplicaId(node.id), node.address.clone())).collect();
         let first = Arc::clone(nodes.first()?);
-        let found = || first.replica().ok_or_else(|| "replica 1 does not open".to_owned());
+        let found = async || first.replica().ok_or_else(|| "replica 1 does not open".to_owned());
         let (host, replica) = self.within("a control plane is founded", AGREES_WITHIN, found).await?;
         let founded = on(&host, async move { replica.admin().initialize(members).await }).await;
         if !matches!(founded, Some(Ok(()))) {
             self.ledger.accuse("a control plane is founded", format!("{founded:?}"));
             return None;
         }
-        let ready = || {
+        let ready = async || {
             let waiting =
                 nodes.iter().find(|node| !node.replica().is_some_and(|(_, replica)| *replica.ready().borrow()));
             waiting.map_or(Ok(()), |node| Err(format!("replica {} is not ready", node.id)))
@@ -293,18 +285,18 @@ impl Scene {
     }
 
     /// The members as the leader has them, each with its status, once there is one leader whom all follow.
-    fn members(&self) -> Result<Vec<(Host, Replica, Status)>, String> {
+    async fn members(&self) -> Result<Vec<(Host, Replica, Status)>, String> {
         let leader = self.leader().and_then(|node| node.replica()).ok_or("nobody leads")?;
-        let status = leader.1.status();
-        if status.membership_changing {
+        let leads = status(&leader.0, &leader.1).await?;
+        if leads.membership_changing {
             return Err("the membership is still changing".into());
         }
         let mut members = Vec::new();
-        for member in &status.members {
+        for member in &leads.members {
             let node = self.all_nodes().into_iter().find(|node| node.id == member.id.0);
             let (host, replica) =
                 node.and_then(|node| node.replica()).ok_or_else(|| format!("replica {} is not up", member.id))?;
-            let its = replica.status();
+            let its = status(&host, &replica).await?;
             if its.leader != Some(leader.1.id()) {
                 return Err(format!("replica {} follows {:?}, not {}", member.id, its.leader, leader.1.id()));
             }
@@ -315,7 +307,8 @@ impl Scene {
 
     /// Everything works again: one leader, writes through all, and all the same.
     async fn agree(self: &Arc<Self>) -> Option<()> {
-        let members = self.within("one leads after everything is healed", AGREES_WITHIN, || self.members()).await?;
+        let members =
+            self.within("one leads after everything is healed", AGREES_WITHIN, async || self.members().await).await?;
         for (host, replica, _) in members {
             let id = replica.id();
             let writing = on(&host, async move {
@@ -328,8 +321,8 @@ impl Scene {
                 return None;
             }
         }
-        let same = || {
-            let members = self.members()?;
+        let same = async || {
+            let members = self.members().await?;
             let marks: Vec<_> = members
                 .iter()
                 .map(|(_, _, status)| (status.applied_index, status.revision, status.state_hash.clone()))
@@ -353,13 +346,20 @@ impl Scene {
     }
 }
 
+/// How a replica says it is, asked on its own host: by the host's clocks.
+async fn status(host: &Host, replica: &Replica) -> Result<Status, String> {
+    let asked = replica.clone();
+    let answer = on(host, async move { asked.status() }).await;
+    answer.ok_or_else(|| format!("replica {} is not there", replica.id()))
+}
+
 /// Runs the world of one seed.
 #[must_use]
 pub fn simulate(seed: u64, options: &Options) -> Verdict {
     let dump = options.trace.as_ref().and_then(|path| std::fs::File::create(path).ok());
     let ledger = Arc::new(Ledger::new(dump));
     let mut world = World::new(seed);
-    let scene = Scene::new(seed, Arc::clone(&ledger));
+    let scene = Scene::new(seed, options.pace, Arc::clone(&ledger));
     ledger.note(&format!("{:?}", scene.plan));
     let simulated_ns = world.run(async {
         scene.live(options.seconds).await;
@@ -372,18 +372,13 @@ pub fn simulate(seed: u64, options: &Options) -> Verdict {
     }
     scene.ground.kill();
     let (trace_hash, lines) = ledger.trace();
-    let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
-    let counts = &scene.counts;
     Verdict {
         seed,
+        pace: scene.plan.pace,
         violation: ledger.violation(),
         trace_hash,
         lines,
         simulated: Duration::from_nanos(simulated_ns),
-        applied: count(&counts.applied),
-        unapplied: count(&counts.unapplied),
-        unknown: count(&counts.unknown),
-        reads: count(&counts.reads),
-        events: count(&counts.events),
+        tally: ledger.tally(),
     }
 }

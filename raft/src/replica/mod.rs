@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use openraft::type_config::TypeConfigExt;
 use parking_lot::RwLock;
 use quilt_proto::{KeyPrefix, ReplicaId, Revision, Txn};
@@ -115,15 +116,22 @@ impl Replica {
         replica
     }
 
-    /// Opens a replica over its data.
+    /// Opens a replica over its data. The future is boxed so that the agreement library is compiled here, once: what an
+    /// `async fn` does is compiled anew by every crate that awaits it.
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub async fn open(options: Options, parts: Parts, transport: Option<TransportOptions>) -> Result<Self, OpenError> {
-        let threads = Threads::start().map_err(OpenError::Runtime)?;
-        let assembled = threads.control().spawn(assemble::assemble(options, parts, transport, threads));
-        let inner = assembled.await.map_err(|error| OpenError::Runtime(std::io::Error::other(error)))??;
-        Ok(Self { inner: Arc::new(inner) })
+    pub fn open(
+        options: Options,
+        parts: Parts,
+        transport: Option<TransportOptions>,
+    ) -> BoxFuture<'static, Result<Self, OpenError>> {
+        Box::pin(async move {
+            let threads = Threads::start().map_err(OpenError::Runtime)?;
+            let assembled = threads.control().spawn(assemble::assemble(options, parts, transport, threads));
+            let inner = assembled.await.map_err(|error| OpenError::Runtime(std::io::Error::other(error)))??;
+            Ok(Self { inner: Arc::new(inner) })
+        })
     }
 
     /// This replica's id.
@@ -137,6 +145,10 @@ impl Replica {
     /// # Errors
     /// See [`ProposeError`]. While there is no leader this waits until the deadline.
     pub async fn propose(&self, txn: Txn, deadline: Duration) -> Result<Decision, ProposeError> {
+        #[cfg(simulated)]
+        if let Some(refused) = crate::inspect::refused_by_own_state(&txn, &self.inner.applied) {
+            return Ok(refused);
+        }
         self.request(txn, deadline, None).await
     }
 
@@ -232,7 +244,11 @@ impl Replica {
                     }
                 }
             }
-            Ok(View::newest(&inner.applied))
+            let newest = View::newest(&inner.applied);
+            if host::exhibit!(ViewInsideTxn) && consistency == Consistency::Stale {
+                return newest.at(Revision::new(newest.revision().get().saturating_sub(1)));
+            }
+            Ok(newest)
         };
         self.unless_stopped(reading).await.unwrap_or(Err(ReadError::Stopped))
     }

@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::Invariant;
-use super::history::History;
+use super::{Facts, Invariant};
 use crate::sight::{Ended, Sight, Wrote};
 
 #[derive(Default)]
 pub(super) struct Acknowledged {
-    history: History,
     requests: BTreeMap<u64, Vec<Wrote>>,
 }
 
@@ -17,8 +15,7 @@ impl Invariant for Acknowledged {
         "acknowledged writes survive"
     }
 
-    fn see(&mut self, sight: &Sight<'_>) -> Result<(), String> {
-        self.history.see(sight);
+    fn see(&mut self, sight: &Sight<'_>, facts: &Facts) -> Result<(), String> {
         match sight {
             Sight::Asked { request, writes } => {
                 self.requests.insert(*request, writes.to_vec());
@@ -31,7 +28,7 @@ impl Invariant for Acknowledged {
                     return Err(format!("request {request} of {} writes took {first} to {last}", writes.len()));
                 }
                 for (revision, write) in (first..).zip(&writes) {
-                    self.check(*request, first, revision, write)?;
+                    check(facts, *request, first, revision, write)?;
                 }
                 Ok(())
             }
@@ -40,24 +37,20 @@ impl Invariant for Acknowledged {
     }
 }
 
-impl Acknowledged {
-    fn check(&self, request: u64, first: u64, revision: u64, write: &Wrote) -> Result<(), String> {
-        let Wrote { key, value, expected } = write;
-        let before = self.history.at(key, first - 1);
-        match (self.history.changes.get(&revision), value) {
-            (Some(found), _) if found.key == *key && found.value == *value => {}
-            // Deleting what is not there takes a revision and changes nothing.
-            (None, None) if before.is_none_or(|(_, changed)| changed.value.is_none()) => {}
-            (found, _) => {
-                return Err(format!(
-                    "request {request} was acknowledged at revision {revision}, where there is {found:?}"
-                ));
-            }
+fn check(facts: &Facts, request: u64, first: u64, revision: u64, write: &Wrote) -> Result<(), String> {
+    let Wrote { key, value, expected } = write;
+    let before = facts.history.at(key, first - 1);
+    match (facts.history.changes.get(&revision), value) {
+        (Some(found), _) if found.key == *key && found.value == *value => {}
+        // Deleting what is not there takes a revision and changes nothing.
+        (None, None) if before.is_none_or(|(_, changed)| changed.value.is_none()) => {}
+        (found, _) => {
+            return Err(format!("request {request} was acknowledged at revision {revision}, where there is {found:?}"));
         }
-        let held = before.filter(|(_, changed)| changed.value.is_some()).map_or(0, |(revision, _)| revision);
-        if expected.is_some_and(|expected| expected != held) {
-            return Err(format!("request {request} compared {key:?} with {expected:?} and was applied over {held}"));
-        }
-        Ok(())
     }
+    let held = before.filter(|(_, changed)| changed.value.is_some()).map_or(0, |(revision, _)| revision);
+    if expected.is_some_and(|expected| expected != held) {
+        return Err(format!("request {request} compared {key:?} with {expected:?} and was applied over {held}"));
+    }
+    Ok(())
 }

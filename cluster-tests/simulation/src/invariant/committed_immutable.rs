@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::Invariant;
-use super::logs::Logs;
+use super::{Facts, Invariant};
 use crate::sight::Sight;
 
 #[derive(Default)]
 pub(super) struct CommittedImmutable {
-    logs: Logs,
     terms: BTreeMap<u64, u64>,
 }
 
@@ -17,8 +15,7 @@ impl Invariant for CommittedImmutable {
         "committed entries are immutable"
     }
 
-    fn see(&mut self, sight: &Sight<'_>) -> Result<(), String> {
-        self.logs.see(sight);
+    fn see(&mut self, sight: &Sight<'_>, facts: &Facts) -> Result<(), String> {
         match *sight {
             Sight::Applied { replica, mark, .. } | Sight::Installed { replica, mark } => {
                 let known = *self.terms.entry(mark.index).or_insert(mark.term);
@@ -37,7 +34,7 @@ impl Invariant for CommittedImmutable {
                     None => return Ok(()),
                 };
                 // The tracked log is cut already; a replica that has applied it must not have cut it.
-                if self.logs.of.get(&replica).is_some_and(|log| log.applied >= index) {
+                if facts.logs.of.get(&replica).is_some_and(|log| log.applied >= index) {
                     return Err(format!(
                         "replica {replica} cuts its log after {after:?} and has applied {index} of term {term}"
                     ));

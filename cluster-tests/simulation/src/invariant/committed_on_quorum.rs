@@ -1,12 +1,10 @@
 //! What is applied anywhere is durable on a majority of the voters.
 
-use super::Invariant;
-use super::logs::Logs;
+use super::{Facts, Invariant};
 use crate::sight::Sight;
 
 #[derive(Default)]
 pub(super) struct CommittedOnQuorum {
-    logs: Logs,
     committed: u64,
 }
 
@@ -15,15 +13,14 @@ impl Invariant for CommittedOnQuorum {
         "committed on a quorum"
     }
 
-    fn see(&mut self, sight: &Sight<'_>) -> Result<(), String> {
-        self.logs.see(sight);
+    fn see(&mut self, sight: &Sight<'_>, facts: &Facts) -> Result<(), String> {
         let Sight::Applied { replica, mark, voters, .. } = sight else { return Ok(()) };
         if mark.index <= self.committed {
             return Ok(());
         }
         self.committed = mark.index;
         let holds = |voter: &u64| {
-            let log = self.logs.of.get(voter);
+            let log = facts.logs.of.get(voter);
             // A state may be ahead of a log that lost its end.
             log.and_then(|log| log.durable).is_some_and(|(index, term)| index >= mark.index && term >= mark.term)
         };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Invariant;
+use super::{Facts, Invariant};
 use crate::sight::Sight;
 
 #[derive(Default)]
@@ -10,6 +10,8 @@ pub(super) struct ElectionSafety {
     leaders: BTreeMap<u64, u64>,
     /// For whom a replica voted in a term. What it had not synced when it crashed it never answered, so it is forgotten.
     votes: BTreeMap<(u64, u64), u64>,
+    /// The newest term in which a replica may have answered with its vote.
+    answered: BTreeMap<u64, u64>,
 }
 
 impl ElectionSafety {
@@ -27,7 +29,7 @@ impl Invariant for ElectionSafety {
         "election safety"
     }
 
-    fn see(&mut self, sight: &Sight<'_>) -> Result<(), String> {
+    fn see(&mut self, sight: &Sight<'_>, _: &Facts) -> Result<(), String> {
         match *sight {
             Sight::Voted { replica, term, candidate, leads: true } => self.leads(replica, term, candidate),
             Sight::Voted { replica, term, candidate, leads: false } => {
@@ -38,8 +40,14 @@ impl Invariant for ElectionSafety {
                 Err(format!("replica {replica} votes for {candidate} in term {term} and has voted for {known}"))
             }
             Sight::Booted { replica, vote, .. } => {
-                let newest = vote.map_or(0, |(term, _, _)| term);
+                let found = vote.map_or(0, |(term, _, _)| term);
+                let newest = found.max(self.answered.get(&replica).copied().unwrap_or(0));
                 self.votes.retain(|(voter, term), _| *voter != replica || *term <= newest);
+                Ok(())
+            }
+            Sight::Promised { replica, term, .. } => {
+                let newest = self.answered.entry(replica).or_default();
+                *newest = term.max(*newest);
                 Ok(())
             }
             _ => Ok(()),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::Invariant;
+use super::{Facts, Invariant};
 use crate::sight::{Ended, Sight};
 
 struct Asked {
@@ -42,7 +42,7 @@ impl Invariant for ExactlyOnce {
         "exactly one effect"
     }
 
-    fn see(&mut self, sight: &Sight<'_>) -> Result<(), String> {
+    fn see(&mut self, sight: &Sight<'_>, _: &Facts) -> Result<(), String> {
         match sight {
             Sight::Asked { request, writes } => {
                 let values: Vec<_> = writes.iter().filter_map(|write| write.value.clone()).collect();

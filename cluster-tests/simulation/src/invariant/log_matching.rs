@@ -1,10 +1,11 @@
-//! Two entries with the same index and term are the same entry, and follow the same entry (Raft, figure 3).
+//! Two entries with the same index and term are the same entry, and follow the same entry (Raft, figure 3). What a restart
+//! finds has no hole, and its terms do not go back.
 
 use std::collections::BTreeMap;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Invariant;
+use super::{Facts, Invariant};
 use crate::sight::Sight;
 
 #[derive(Default)]
@@ -18,7 +19,15 @@ impl Invariant for LogMatching {
         "log matching"
     }
 
-    fn see(&mut self, sight: &Sight<'_>) -> Result<(), String> {
+    fn see(&mut self, sight: &Sight<'_>, _: &Facts) -> Result<(), String> {
+        if let Sight::Booted { replica, log, .. } = sight
+            && let Some(odd) = log.windows(2).find(|pair| pair[1].0 != pair[0].0 + 1 || pair[1].1 < pair[0].1)
+        {
+            return Err(format!(
+                "replica {replica} starts with a log in which {:?} is followed by {:?}",
+                odd[0], odd[1]
+            ));
+        }
         let Sight::Appended { replica, before, records } = sight else { return Ok(()) };
         let mut before = before.map(|(_, term)| term);
         for record in *records {

@@ -3,14 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use super::Invariant;
-use super::history::History;
+use super::{Facts, Invariant};
 use crate::client::expires;
 use crate::sight::{Ended, Sight};
 
 #[derive(Default)]
 pub(super) struct LinearizableReads {
-    history: History,
     /// The newest revision anybody was told of.
     told: u64,
     /// What was told when a read began.
@@ -22,8 +20,7 @@ impl Invariant for LinearizableReads {
         "linearizable reads"
     }
 
-    fn see(&mut self, sight: &Sight<'_>) -> Result<(), String> {
-        self.history.see(sight);
+    fn see(&mut self, sight: &Sight<'_>, facts: &Facts) -> Result<(), String> {
         match sight {
             Sight::Answered { ended: Ended::Applied(_, last), .. } => {
                 self.told = self.told.max(*last);
@@ -44,14 +41,14 @@ impl Invariant for LinearizableReads {
                     self.told = self.told.max(*revision);
                 }
                 for (key, value) in found.iter().filter(|(key, _)| !expires(key)) {
-                    let at = self.history.at(key, *revision).and_then(|(_, changed)| changed.value.clone());
+                    let at = facts.history.at(key, *revision).and_then(|(_, changed)| changed.value.clone());
                     if at != *value {
                         return Err(format!(
                             "a read of {key:?} on replica {replica} at {revision} gives {value:?}; it was {at:?}"
                         ));
                     }
                 }
-                if !self.history.is_boundary(*revision) {
+                if !facts.history.is_boundary(*revision) {
                     return Err(format!("a view of replica {replica} stands at {revision}, within a transaction"));
                 }
                 Ok(())

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Invariant;
+use super::{Facts, Invariant};
 use crate::sight::{Mark, Sight};
 
 #[derive(Default)]
@@ -15,7 +15,7 @@ impl Invariant for OneHash {
         "one hash per revision"
     }
 
-    fn see(&mut self, sight: &Sight<'_>) -> Result<(), String> {
+    fn see(&mut self, sight: &Sight<'_>, _: &Facts) -> Result<(), String> {
         let (replica, mark) = match *sight {
             Sight::Applied { replica, mark, .. } | Sight::Installed { replica, mark } => (replica, mark),
             Sight::Booted { replica, mark: Some(mark), .. } => (replica, mark),

@@ -20,6 +20,16 @@ pub enum Exhibit {
     ExpiryIgnored,
     /// A replica starts over a state that is ahead of its log and of its snapshot.
     AheadOfLogUncovered,
+    /// A leader that has heard a majority a while ago answers a read without asking again, also one that hands over.
+    LeaseDuringTransfer,
+    /// A view stands at the last revision but one, within a transaction.
+    ViewInsideTxn,
+    /// A compare that fails on this replica's own state is refused at once, however old that state is.
+    RefusedByOwnState,
+    /// Entries are stamped with the wall clock, as it stands.
+    WallClockStamps,
+    /// History is let go of at once.
+    WindowIgnored,
     /// Apply reads this host's clock.
     ClockInApply,
     /// A watch that has fallen behind goes on at the present.

@@ -112,7 +112,8 @@ impl Conn {
 pub(super) struct Reader {
     conn: Arc<Conn>,
     lane: usize,
-    timer: Option<Pin<Box<SimSleep>>>,
+    /// When to look again.
+    timer: Option<(u64, Pin<Box<SimSleep>>)>,
 }
 
 impl Reader {
@@ -149,8 +150,10 @@ impl Reader {
         }
         lane.reader = Some(cx.waker().clone());
         let look_again = [arrives, given_up, state.reset_at].into_iter().flatten().min();
-        self.timer = look_again.map(|at| Box::pin(sleep(Duration::from_nanos(at.saturating_sub(now)))));
-        if let Some(timer) = &mut self.timer
+        if self.timer.as_ref().map(|(at, _)| *at) != look_again {
+            self.timer = look_again.map(|at| (at, Box::pin(sleep(Duration::from_nanos(at.saturating_sub(now))))));
+        }
+        if let Some((_, timer)) = &mut self.timer
             && timer.as_mut().poll(cx).is_ready()
         {
             cx.waker().wake_by_ref();
