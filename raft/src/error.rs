@@ -201,9 +201,9 @@ pub enum OpenError {
     /// The state or the log cannot be used.
     #[error("storage: {0}")]
     Storage(String),
-    /// The state is damaged, and nobody is known who could give another.
+    /// The state or the log is damaged, and nobody is known who could make it good.
     #[error(
-        "the state is damaged: {reason}. No peer is known to take another from: name the members, or restore a backup \
+        "the data is damaged: {reason}. No peer is known to take another state from: name the members, or restore a backup \
          (docs/operate/recovery.md)"
     )]
     NoState {

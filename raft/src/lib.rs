@@ -63,6 +63,7 @@ pub use admin::Admin;
 pub use error::{AdminError, AskError, OpenError, ProposeError, ReadError, SilentVoter, UnsafeChange, WatchError};
 pub use hub::{Batch, EventStream};
 pub use leadership::{LeaderId, Leadership};
+pub use rebuild::Repaired;
 pub use recovery::{Findings, NewEpoch, RecoveryError, epoch_at, examine, replay, restore};
 pub use replica::{Decision, DeletedRange, Options, Parts, Replica};
 pub use scan::{ScanPace, Scanned};

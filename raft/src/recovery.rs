@@ -97,7 +97,9 @@ pub fn examine(home: &Home) -> Result<Findings, RecoveryError> {
         bytes => codec::decode_membership_at(bytes).map_err(damaged)?.1,
     };
     let bounds = home.log.bounds();
-    let last = bounds.last.map_or((position.term, position.index), |last| (last.term, last.index));
+    // A log that has lost something is of no use here: what is certain is what was applied.
+    let held = bounds.last.filter(|_| home.log.loss().is_none());
+    let last = held.map_or((position.term, position.index), |last| (last.term, last.index));
     // A membership counts from the moment it is in the log.
     for_each_entry(home, machine.position().map(|position| position.index), |entry| {
         if let EntryPayload::Membership(newer) = entry.payload {
@@ -149,14 +151,14 @@ pub fn replay(home: &Home) -> Result<u64, RecoveryError> {
     Ok(applied)
 }
 
-/// Visits the entries of the log behind an index; all of them without one.
+/// Visits the entries of the log behind an index; all of them without one, and none of a log that has lost some.
 fn for_each_entry(
     home: &Home,
     behind: Option<u64>,
     mut visit: impl FnMut(Entry) -> Result<(), RecoveryError>,
 ) -> Result<(), RecoveryError> {
     let bounds = home.log.bounds();
-    let Some(last) = bounds.last else { return Ok(()) };
+    let Some(last) = bounds.last.filter(|_| home.log.loss().is_none()) else { return Ok(()) };
     // The very first entry of a log has index 0.
     let mut next = behind.max(bounds.purged.map(|purged| purged.index)).map_or(0, |index| index + 1);
     while next <= last.index {

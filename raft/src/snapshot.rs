@@ -53,6 +53,13 @@ pub trait SnapshotSource: Send + Sync + 'static {
     /// # Errors
     /// The file cannot be read.
     fn read(&self, file: usize, offset: u64, bytes_max: usize) -> Result<Bytes, SnapshotFailed>;
+    /// Reads all of a file, and says what in it is not what was written.
+    ///
+    /// # Errors
+    /// There is no such file.
+    fn damage(&self, _file: usize) -> Result<Option<String>, SnapshotFailed> {
+        Ok(None)
+    }
 }
 
 /// A snapshot on its way in.
@@ -92,6 +99,13 @@ pub trait SnapshotHome: Send + Sync + 'static {
     /// # Errors
     /// The store failed, or nothing was applied yet.
     fn build(&self) -> Result<Arc<dyn SnapshotSource>, SnapshotFailed>;
+    /// Gives up the newest snapshot, which is damaged, if it is still the one at `position`, and makes another.
+    ///
+    /// # Errors
+    /// The state shares the damage, or the store failed.
+    fn renew(&self, _position: Position, _what: &str) -> Result<(), SnapshotFailed> {
+        self.build().map(drop)
+    }
     /// What was found damaged in the state, if anything was: the replica does not go on with it.
     fn damage(&self) -> Option<String> {
         None
@@ -151,6 +165,10 @@ impl SnapshotSource for Snapshot {
     fn read(&self, file: usize, offset: u64, bytes_max: usize) -> Result<Bytes, SnapshotFailed> {
         Self::read(self, file, offset, bytes_max).map_err(failed)
     }
+
+    fn damage(&self, file: usize) -> Result<Option<String>, SnapshotFailed> {
+        Self::damage(self, file).map_err(failed)
+    }
 }
 
 impl SnapshotSink for SnapshotReceiver {
@@ -183,6 +201,10 @@ impl SnapshotSink for SnapshotReceiver {
 impl SnapshotHome for Snapshots {
     fn build(&self) -> Result<Arc<dyn SnapshotSource>, SnapshotFailed> {
         Ok(Self::build(self).map_err(failed)?)
+    }
+
+    fn renew(&self, position: Position, what: &str) -> Result<(), SnapshotFailed> {
+        Self::renew(self, position, what).map(drop).map_err(failed)
     }
 
     fn damage(&self) -> Option<String> {

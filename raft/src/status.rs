@@ -7,6 +7,7 @@ use quilt_proto::ReplicaId;
 
 use crate::clock::{micros, millis};
 use crate::leadership::Leadership;
+use crate::rebuild::Repaired;
 use crate::scan::Scanned;
 use crate::transport::PeerReport;
 use crate::types::Metrics;
@@ -108,6 +109,10 @@ pub struct Status {
     pub load: Load,
     /// What the last whole scan of the state found; `None` before the first.
     pub scanned: Option<Scanned>,
+    /// Bytes of the state and the log that scans have read since the replica was opened.
+    pub scanned_bytes: u64,
+    /// What was made anew, or whole again, when the replica was opened.
+    pub repaired: Vec<Repaired>,
     /// What an operator should know at once, a sentence each.
     pub alarms: Vec<String>,
     /// Why the replica has stopped, if it has.

@@ -11,7 +11,7 @@ use rocksdb::{DB, IteratorMode, ReadOptions};
 use crate::damage::{self, Health};
 use crate::db::{self, Memory};
 use crate::home::{self, Home, HomeError};
-use crate::log::{Tail, check_entries, damage_in_manifest, damaged_at, inspect};
+use crate::log::{Loss, Tail, check_entries, damage_in_manifest, damaged_at, inspect, is_marked, loss_of};
 use crate::snapshot::{self, io_error, machine_state};
 use crate::state::{RocksStore, cf};
 
@@ -49,10 +49,21 @@ pub fn check(dir: &Path) -> Result<Report, HomeError> {
         Err(error) => report.problems.push(format!("log: {error}")),
     }
     match db::open_log_read_only(&dir.join("log")) {
-        Ok(db) => match check_entries(&db) {
-            Ok(entries) => report.log_entries = entries,
-            Err(error) => report.problems.push(format!("log: {error}")),
-        },
+        Ok(db) => {
+            match check_entries(&db) {
+                Ok(entries) => report.log_entries = entries,
+                Err(error) => report.problems.push(format!("log: {error}")),
+            }
+            match loss_of(&db) {
+                Ok(Some(Loss::Upto(index))) => {
+                    report.problems.push(format!("log: entries up to {index} were lost and are still to be made good"));
+                }
+                Ok(Some(Loss::Unknown)) => {
+                    report.problems.push("log: what it held was lost and is still to be made good".to_owned());
+                }
+                Ok(None) | Err(_) => {}
+            }
+        }
         Err(error) => report.problems.push(format!("log: {error}")),
     }
     let state = current(dir);
@@ -82,6 +93,9 @@ pub fn check(dir: &Path) -> Result<Report, HomeError> {
             }
         }
         Err(error) => report.problems.push(format!("state: {error}")),
+    }
+    if let Some(why) = is_marked(&dir.join("log")) {
+        report.problems.push(format!("log: found damaged while it was in use: {why}"));
     }
     if let Some(why) = damage::marked(dir).map_err(io_error(dir))? {
         report.problems.push(format!("state: found damaged while it was in use: {why}"));

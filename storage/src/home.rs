@@ -11,6 +11,8 @@
 //! incoming/       pieces of a snapshot on its way in
 //! members         who the members are, as last known
 //! damaged/        the state that was last found damaged
+//! damaged-log/    the log that was last found damaged
+//! log.new/        the log that is about to take its place
 //! ```
 //!
 //! Knows where things are, not what is in them.
@@ -30,7 +32,7 @@ use crate::damage::{self, Health};
 use crate::db::{self, Memory, Presence};
 use crate::files;
 use crate::format::{self, FormatError, Identity, Stored};
-use crate::log::{LogEngine, LogError, RocksLog, damage_in_manifest};
+use crate::log::{self, LogEngine, LogError, RocksLog, damage_in_manifest};
 use crate::snapshot::{SnapshotError, Snapshots, io_error};
 use crate::state::{RocksStore, failed};
 
@@ -129,6 +131,7 @@ impl Home {
     pub fn open_with(dir: &Path, identity: Identity, memory: Memory) -> Result<Self, HomeError> {
         let lock = lock(dir)?;
         let log_dir = dir.join("log");
+        log::finish(dir).map_err(io_error(&log_dir))?;
         let stored = match format::read(dir)? {
             Some(stored) => {
                 format::expect(dir, &stored, &identity)?;
@@ -149,14 +152,26 @@ impl Home {
         }
         files::create_dir(&log_dir).map_err(io_error(&log_dir))?;
         files::sync_dir(dir).map_err(io_error(dir))?;
-        let log = Arc::new(RocksLog::open(&log_dir, &memory)?);
-        let never_voted = log.vote().is_none() && log.bounds().last.is_none();
+        let log = match RocksLog::open(&log_dir, &memory) {
+            Err(LogError::Lost { reason, .. }) => {
+                tracing::error!(reason, "the log is damaged; what is whole of it is gone on with");
+                log::salvage(dir, &memory, &reason)?;
+                RocksLog::open(&log_dir, &memory)?
+            }
+            opened => opened?,
+        };
+        let log = Arc::new(log);
+        let lossless = log.loss().is_none();
+        let never_voted = lossless && log.vote().is_none() && log.bounds().last.is_none();
         let presence = if never_voted { Presence::Create } else { Presence::Required };
         let cache = db::block_cache(&memory);
         let opening = Opening { dir, memory, cache, presence };
         let (state, missing) = match opening.state()? {
             Opened::Whole(state) => {
-                check_together(dir, &*log, &state)?;
+                // Otherwise there is nothing to compare with, until what was lost is made good.
+                if lossless {
+                    check_together(dir, &*log, &state)?;
+                }
                 (state, None)
             }
             // What was promised is forgotten as well: to come back under the same number would break it.
@@ -220,10 +235,11 @@ impl Home {
         }
     }
 
-    /// Whether the state in a directory that is not in use was found damaged: the next start makes it anew.
+    /// Whether the state or the log in a directory that is not in use was found damaged: the next start makes it anew, or
+    /// whole again.
     #[must_use]
     pub fn is_condemned(dir: &Path) -> bool {
-        damage::marked(dir).is_ok_and(|mark| mark.is_some())
+        damage::marked(dir).is_ok_and(|mark| mark.is_some()) || log::is_marked(&dir.join("log")).is_some()
     }
 
     /// The directory.

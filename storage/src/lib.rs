@@ -27,7 +27,7 @@ pub use check::{Report, check};
 pub use db::Memory;
 pub use format::{FORMAT, FormatError, Identity};
 pub use home::{Home, HomeError};
-pub use log::{Bounds, Completion, LogEngine, LogError, LogPosition, LogRecord, MemoryLog, RocksLog};
+pub use log::{Bounds, Completion, LogEngine, LogError, LogPosition, LogRecord, Loss, MemoryLog, RocksLog};
 pub use restore::{Restoring, Verified, aside, restore, verify as verify_backup};
 pub use snapshot::{Manifest, Snapshot, SnapshotError, SnapshotReceiver, Snapshots};
 pub use state::RocksStore;

@@ -10,8 +10,10 @@
 mod memory;
 mod record;
 mod rocks;
+mod salvage;
 mod torn;
 mod view;
+mod vote;
 mod writer;
 
 use std::ops::Range;
@@ -24,7 +26,8 @@ pub use memory::MemoryLog;
 /// Where an entry stands: its index and the leadership that made it.
 pub use quilt_state::Position as LogPosition;
 pub use rocks::RocksLog;
-pub(crate) use rocks::check_entries;
+pub(crate) use rocks::{check_entries, is_marked, loss_of};
+pub(crate) use salvage::{finish, salvage};
 pub(crate) use torn::{Tail, damage_in_manifest, damaged_at, inspect};
 
 /// One entry of the log.
@@ -64,6 +67,16 @@ pub struct Bounds {
     pub purged: Option<LogPosition>,
     /// Last entry; `purged` when nothing is held.
     pub last: Option<LogPosition>,
+}
+
+/// What a log has lost of what it held. Until that is made good nobody may count on the replica: neither on its vote nor on
+/// what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Entries up to this index, or some of them; those behind it are whole, and so is the end of the log.
+    Upto(u64),
+    /// Nobody knows which, nor where the log ended.
+    Unknown,
 }
 
 /// Called once, when a write is durable or has failed. Runs on the writer's thread: it must be short and not block.
@@ -183,4 +196,20 @@ pub trait LogEngine: Send + Sync + 'static {
 
     /// Syncs done since the engine was opened.
     fn syncs(&self) -> u64;
+
+    /// What this log has lost.
+    fn loss(&self) -> Option<Loss> {
+        None
+    }
+
+    /// The loss is made good: everything up to `at` is in a durable state, and the log goes on from there. `done` runs once
+    /// that is durable.
+    fn make_good(&self, _at: LogPosition, done: Completion) {
+        done(Ok(()));
+    }
+
+    /// What was found damaged while it was read, if anything was. The next start sets it aside.
+    fn damage(&self) -> Option<String> {
+        None
+    }
 }

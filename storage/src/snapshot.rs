@@ -29,6 +29,7 @@ pub use receive::SnapshotReceiver;
 use crate::db::{self, Memory};
 use crate::files;
 use crate::format::Stored;
+use crate::log::LogPosition;
 use crate::state::{RocksStore, row};
 
 const MANIFEST: &str = "manifest";
@@ -140,6 +141,26 @@ impl Snapshot {
         let opened = File::open(&path).map_err(io_error(&path))?;
         opened.read_exact_at(&mut piece, offset).map_err(io_error(&path))?;
         Ok(piece.into())
+    }
+}
+
+impl Snapshot {
+    fn path(&self, file: &ManifestFile) -> PathBuf {
+        self.dir.join(DATA).join(&file.name)
+    }
+
+    /// Reads all of a file, and says what is wrong with it when it is not what was written.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn damage(&self, file: usize) -> Result<Option<String>, SnapshotError> {
+        let file = self.manifest.file(file)?;
+        let path = self.path(file);
+        Ok(match files::checksum(&path) {
+            Ok((found, _)) if found == file.sha256 => None,
+            Ok(_) => Some(format!("{} has another checksum than its manifest says", path.display())),
+            Err(error) => Some(format!("{}: {error}", path.display())),
+        })
     }
 }
 
@@ -263,6 +284,38 @@ impl Snapshots {
             }
         }
         self.keep(manifest, &unfinished)
+    }
+
+    /// Gives up the newest snapshot, of which a file is damaged, and makes another; one that is there already is given back.
+    /// When the state has the same file, it is the state that is damaged.
+    ///
+    /// # Errors
+    /// As [`Snapshots::build`]; or the state shares the damage.
+    pub fn renew(&self, damaged: LogPosition, what: &str) -> Result<Arc<Snapshot>, SnapshotError> {
+        let old = {
+            let mut newest = self.shared.newest.lock();
+            match newest.take_if(|newest| newest.manifest.position() == damaged) {
+                Some(old) => old,
+                None => {
+                    drop(newest);
+                    return self.build();
+                }
+            }
+        };
+        tracing::error!(what, "a snapshot is damaged; another is made");
+        for file in 0..old.manifest.files.len() {
+            let Some(damage) = old.damage(file)? else { continue };
+            let file = old.manifest.file(file)?;
+            let inode = |path: &Path| std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+            let shared = inode(&self.shared.store.path().join(&file.name));
+            if shared.is_some() && shared == inode(&old.path(file)) {
+                self.condemn(&format!("{damage}, and it is a file of the state as well"));
+                return Err(SnapshotError::Store(StoreError(damage)));
+            }
+        }
+        // Not left to whoever holds it last: the next one may come to stand in its place.
+        files::remove_dir(&old.dir).map_err(io_error(&old.dir))?;
+        self.build()
     }
 
     /// Name, size and checksum of a file; the checksum of a file that the newest snapshot shares is not taken again.

@@ -62,6 +62,11 @@ impl RocksStore {
         Arc::clone(&self.current.read().db)
     }
 
+    /// Where the database of this moment is.
+    pub(crate) fn path(&self) -> std::path::PathBuf {
+        self.db().path().to_owned()
+    }
+
     /// Puts another database in the place of this one and gives back the old.
     pub(crate) fn swap(&self, db: DB) -> Arc<DB> {
         std::mem::replace(&mut *self.current.write(), Current::new(db)).db

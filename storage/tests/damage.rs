@@ -12,7 +12,9 @@ use directory::{copy_tree, wait};
 use quilt_proto::{Command, Compare, Entry, Key, Op, Txn};
 use quilt_state::audit::audit;
 use quilt_state::{Family, Input, Machine, Payload, Position, Store};
-use quilt_storage::{Home, HomeError, Identity, LogEngine, LogError, LogRecord, check};
+use quilt_storage::{
+    Home, HomeError, Identity, LogEngine, LogError, LogPosition, LogRecord, Loss, Memory, RocksLog, check,
+};
 
 const KEYS: u64 = 60;
 
@@ -135,46 +137,193 @@ fn a_flipped_byte_of_the_state_is_never_served() {
     assert!(tally.named > 5 && tally.lost > 2 && tally.harmless > 2, "{tally:?}");
 }
 
-/// The same with the log: it opens with every entry as written, or is refused with what is wrong. Only what may be a torn
+/// Reads all of a log, as a scan does; one that does not read says so and is opened again, without what is damaged.
+fn read_through(dir: &Path, home: Home, place: &str) -> Home {
+    let bounds = home.log.bounds();
+    let (first, end) = (bounds.purged.map_or(1, |p| p.index + 1), bounds.last.map_or(0, |last| last.index + 1));
+    match home.log.read(first..end.max(first)) {
+        Ok(records) => {
+            for record in records {
+                assert_eq!(record.payload, format!("entry {} ", record.index).repeat(5), "{place}");
+            }
+            home
+        }
+        Err(error) => {
+            assert!(home.log.damage().is_some(), "{place}: {error} is not kept");
+            drop(home);
+            assert!(Home::is_condemned(dir), "{place}");
+            let home = open(dir).unwrap_or_else(|error| panic!("{place}, again: {error}"));
+            assert!(home.log.loss().is_some(), "{place}");
+            assert!(!Home::is_condemned(dir), "{place}");
+            read_through(dir, home, place)
+        }
+    }
+}
+
+/// What was lost is made good by a state that covers it: the log goes on behind that, and stays so.
+fn make_good(dir: &Path, home: Home, place: &str) -> Home {
+    let at = LogPosition { index: 200, term: 1, leader: 1 };
+    wait(|done| home.log.make_good(at, done));
+    assert_eq!(home.log.loss(), None, "{place}");
+    let next = LogRecord { index: 201, term: 1, leader: 1, payload: "entry 201 ".repeat(5).into() };
+    wait(|done| home.log.append(vec![next], done));
+    drop(home);
+    let home = open(dir).unwrap();
+    assert_eq!(home.log.loss(), None, "{place}");
+    let bounds = home.log.bounds();
+    assert_eq!((bounds.purged, bounds.last.map(|last| last.index)), (Some(at), Some(201)), "{place}");
+    assert_eq!(home.log.vote().as_deref(), Some(&b"vote"[..]), "{place}");
+    home
+}
+
+/// The same with the log: no byte keeps the replica out. It opens with every entry as written and the vote, or says what it
+/// has lost: then its vote is still there, the entries it has read, and it waits to be made good. Only what may be a torn
 /// last write, which nobody can tell from damage there, is cut off.
 #[test]
 fn a_flipped_byte_of_the_log_is_never_taken_for_an_entry() {
     let (made, work) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     make(made.path());
-    let (mut refused, mut harmless, mut torn) = (0, 0, 0);
-    for file in files(&made.path().join("log")) {
-        let relative = file.strip_prefix(made.path()).unwrap();
-        let length = std::fs::metadata(&file).unwrap().len();
-        if length == 0 || file.file_name().is_some_and(|name| name == "LOG") {
-            continue;
+    let (mut upto, mut unknown, mut harmless, mut torn) = (0, 0, 0, 0);
+    // Once with all entries in the write-ahead log, once with most of them in a table.
+    for round in 0..2 {
+        if round == 1 {
+            let home = open(made.path()).unwrap();
+            wait(|done| home.log.save_vote("vote".into(), done));
         }
-        for at in places(length, 30) {
-            let dir = work.path().join("data");
-            copy_tree(made.path(), &dir);
-            flip(&dir.join(relative), at);
-            let place = format!("{} at {at}", relative.display());
-            match open(&dir) {
-                Err(HomeError::Log(error)) => {
-                    assert!(matches!(error, LogError::Lost { .. } | LogError::Open(_)), "{place}: {error}");
-                    refused += 1;
-                }
-                Err(error) => panic!("{place}: {error}"),
-                Ok(home) => {
-                    let last = home.log.bounds().last.unwrap().index;
-                    assert!(last >= 199, "{place}: the log ends at {last}");
-                    if let Ok(records) = home.log.read(1..last + 1) {
-                        for record in records {
-                            assert_eq!(record.payload, format!("entry {} ", record.index).repeat(5), "{place}");
+        for file in files(&made.path().join("log")) {
+            let relative = file.strip_prefix(made.path()).unwrap();
+            let length = std::fs::metadata(&file).unwrap().len();
+            if length == 0 || file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("LOG")) {
+                continue;
+            }
+            for at in places(length, 12) {
+                let dir = work.path().join("data");
+                copy_tree(made.path(), &dir);
+                flip(&dir.join(relative), at);
+                let place = format!("{} at {at}", relative.display());
+                let home = open(&dir).unwrap_or_else(|error| panic!("{place}: {error}"));
+                let home = read_through(&dir, home, &place);
+                assert_eq!(home.log.vote().as_deref(), Some(&b"vote"[..]), "{place}");
+                match home.log.loss() {
+                    None => {
+                        let last = home.log.bounds().last.unwrap().index;
+                        assert!(last >= 199, "{place}: the log ends at {last}");
+                        if last == 200 { harmless += 1 } else { torn += 1 }
+                    }
+                    Some(loss) => {
+                        assert!(dir.join("damaged-log").is_dir(), "{place}");
+                        assert!(!check(&dir).unwrap().problems.is_empty(), "{place}");
+                        match loss {
+                            Loss::Upto(index) => {
+                                assert!(index < 200, "{place}");
+                                assert_eq!(home.log.bounds().last.unwrap().index, 200, "{place}");
+                                upto += 1;
+                            }
+                            Loss::Unknown => unknown += 1,
+                        }
+                        if (upto + unknown) % 3 == 0 {
+                            drop(make_good(&dir, home, &place));
                         }
                     }
-                    assert_eq!(home.log.vote().as_deref(), Some(&b"vote"[..]), "{place}");
-                    if last == 200 { harmless += 1 } else { torn += 1 }
                 }
+                std::fs::remove_dir_all(&dir).unwrap();
             }
-            std::fs::remove_dir_all(&dir).unwrap();
         }
     }
-    assert!(refused > 5 && harmless > 1, "{refused} refused, {harmless} harmless, {torn} torn");
+    let tally = format!("{upto} up to an entry, {unknown} unknown, {harmless} harmless, {torn} torn");
+    assert!(unknown > 5 && harmless > 5, "{tally}");
+}
+
+/// A log of several tables loses only what is in front of its damage, wherever that is.
+#[test]
+fn what_is_behind_the_damage_is_kept() {
+    let made = tempfile::tempdir().unwrap();
+    {
+        let home = open(made.path()).unwrap();
+        wait(|done| home.log.save_vote("vote".into(), done));
+    }
+    for part in 0..4_u64 {
+        let home = open(made.path()).unwrap();
+        let records = (part * 500 + 1..=part * 500 + 500).map(|index| LogRecord {
+            index,
+            term: 1 + part,
+            leader: 1,
+            payload: format!("entry {index} ").repeat(5).into(),
+        });
+        wait(|done| home.log.append(records.collect(), done));
+    }
+    drop(open(made.path()).unwrap());
+    let tables: Vec<PathBuf> = files(&made.path().join("log"))
+        .into_iter()
+        .filter(|file| {
+            file.extension().is_some_and(|ending| ending == "sst") && std::fs::metadata(file).unwrap().len() > 5_000
+        })
+        .collect();
+    assert_eq!(tables.len(), 4);
+    for (part, table) in (0_u64..).zip(&tables) {
+        let work = tempfile::tempdir().unwrap();
+        let dir = work.path().join("data");
+        copy_tree(made.path(), &dir);
+        flip(&dir.join(table.strip_prefix(made.path()).unwrap()), 1_000);
+        let place = format!("table {part}");
+        let home = read_through(&dir, open(&dir).unwrap(), &place);
+        let Some(Loss::Upto(lost)) = home.log.loss() else { panic!("{place}: {:?}", home.log.loss()) };
+        assert!((part * 500 + 1..part * 500 + 500).contains(&lost), "{place}: {lost}");
+        let bounds = home.log.bounds();
+        assert_eq!((bounds.purged.unwrap().index, bounds.last.unwrap().index), (lost, 2_000), "{place}");
+        assert_eq!(home.log.read(lost + 1..2_001).unwrap().len() as u64, 2_000 - lost, "{place}");
+        drop(home);
+        // A state may end at the last entry that is lost, at one that is there, or behind them all.
+        for at in [lost, lost + 1, 2_000, 2_500] {
+            let again = work.path().join("again");
+            copy_tree(&dir.join("log"), &again);
+            let log = RocksLog::open(&again, &Memory::default()).unwrap();
+            wait(|done| log.make_good(LogPosition { index: at, term: 9, leader: 0 }, done));
+            drop(log);
+            let log = RocksLog::open(&again, &Memory::default()).unwrap();
+            assert_eq!((log.loss(), log.vote().as_deref()), (None, Some(&b"vote"[..])), "{place}");
+            let bounds = log.bounds();
+            assert_eq!((bounds.purged.unwrap().index, bounds.last.unwrap().index), (at, at.max(2_000)), "{place}");
+            assert_eq!(log.read(at + 1..at.max(2_000) + 1).unwrap().len() as u64, 2_000 - at.min(2_000));
+            drop(log);
+            std::fs::remove_dir_all(&again).unwrap();
+        }
+    }
+}
+
+/// With its vote gone as well a log is not gone on with, and nothing is changed. A start that is broken off while the
+/// damaged log is set aside is begun again or ended.
+#[test]
+fn without_its_vote_a_log_is_refused() {
+    let made = tempfile::tempdir().unwrap();
+    make(made.path());
+    let log = made.path().join("log");
+    let wal = files(&log).into_iter().find(|file| file.extension().is_some_and(|ending| ending == "log")).unwrap();
+    flip(&wal, 100);
+    flip(&log.join("VOTE"), 100);
+    for _ in 0..2 {
+        match open(made.path()) {
+            Err(HomeError::Log(error @ LogError::Lost { .. })) => {
+                assert!(error.to_string().contains("vote") && error.to_string().contains(".log"), "{error}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    flip(&log.join("VOTE"), 100);
+    std::fs::create_dir(made.path().join("log.new")).unwrap();
+    let home = open(made.path()).unwrap();
+    assert_eq!(home.log.loss(), Some(Loss::Unknown));
+    drop(home);
+    // Between the two renames.
+    std::fs::rename(&log, made.path().join("log.new")).unwrap();
+    let home = open(made.path()).unwrap();
+    assert_eq!((home.log.loss(), home.log.vote().as_deref()), (Some(Loss::Unknown), Some(&b"vote"[..])));
+    // A replica that has lost its log and its state keeps its vote.
+    drop(home);
+    std::fs::remove_file(made.path().join("state/CURRENT")).unwrap();
+    let home = open(made.path()).unwrap();
+    assert!(home.snapshots.missing().is_some() && home.log.loss().is_some());
+    assert_eq!(home.log.vote().as_deref(), Some(&b"vote"[..]));
 }
 
 /// Copies a data directory once for each file that a database below it cannot do without, without that file, and lets the
@@ -220,7 +369,9 @@ fn missing_files_of_the_log_are_noticed() {
     drop(open(made.path()).unwrap());
     let mut missed = Vec::new();
     without_each_file(made.path(), "log", |dir, name| {
-        assert!(matches!(open(dir), Err(HomeError::Log(LogError::Lost { .. }))), "{name}");
+        let home = open(dir).unwrap();
+        assert!(home.log.loss().is_some() && home.log.bounds().last.is_none_or(|last| last.index == 200), "{name}");
+        assert_eq!(home.log.vote().as_deref(), Some(&b"vote"[..]), "{name}");
         missed.push(name.to_owned());
     });
     assert!(missed.len() >= 3, "{missed:?}");

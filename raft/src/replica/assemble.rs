@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use openraft::type_config::TypeConfigExt;
 use quilt_state::{Machine, Store};
+use quilt_storage::LogEngine;
 use tokio::sync::mpsc;
 
 use super::{Inner, Options, Parts, stop};
@@ -67,7 +68,7 @@ pub(super) async fn assemble(
     let tls = listening.as_ref().map(|(_, tls)| Arc::clone(tls));
     let peers = Arc::new(Peers::new(dialer));
     let given = options.peers.iter().map(|(id, address)| (id.0, address.clone())).collect();
-    rebuild::ensure_state(id, &given, &peers, &log, &snapshots).await?;
+    let repaired = rebuild::make_whole(id, &given, &peers, &log, &snapshots, &store).await?;
     let machine: Machine<dyn Store> = Machine::open(Arc::clone(&store)).map_err(|error| storage(&error))?;
     rebuild::cover(&machine, &*log, &snapshots).await.map_err(|error| storage(&error))?;
     let horizon = machine.horizon();
@@ -91,7 +92,13 @@ pub(super) async fn assemble(
     let state_machine = StateMachine::new(machine, Arc::clone(&snapshots), listeners);
     let disk = Arc::new(Disk::default());
     let log_store = LogStore::new(Arc::clone(&log), Arc::clone(&disk));
-    let network = Network { id, peers: Arc::clone(&peers), applied: Arc::clone(&applied), disk: Arc::clone(&disk) };
+    let network = Network {
+        id,
+        peers: Arc::clone(&peers),
+        applied: Arc::clone(&applied),
+        disk: Arc::clone(&disk),
+        snapshots: Arc::clone(&snapshots),
+    };
     let raft = Raft::new(id, Arc::new(config), network, log_store, state_machine);
     let raft: Raft = raft.await.map_err(|error| storage(&error))?;
 
@@ -165,16 +172,16 @@ pub(super) async fn assemble(
         });
     }
     {
-        let (raft, snapshots) = (raft.clone(), Arc::clone(&snapshots));
+        let (raft, snapshots, log) = (raft.clone(), Arc::clone(&snapshots), Arc::clone(&log));
         let (stopped, requests, hub, reads) =
             (Arc::clone(&stopped), Arc::clone(&requests), Arc::clone(&hub), Arc::clone(&reads));
         TypeConfig::spawn(async move {
-            let what = damaged(&snapshots, &stopped).await;
+            let what = damaged(&snapshots, &log, &stopped).await;
             if let Some(what) = what {
-                stop(&stopped, &requests, &hub, &reads, &format!("the state is damaged: {what}"));
-                // Whoever is asked now would be answered from that state.
+                stop(&stopped, &requests, &hub, &reads, &what);
+                // Whoever is asked now would be answered from that state, or counts on that log.
                 if let Err(error) = raft.shutdown().await {
-                    tracing::error!(%error, "ending agreement over a damaged state");
+                    tracing::error!(%error, "ending agreement over damaged data");
                 }
             }
         });
@@ -198,12 +205,15 @@ pub(super) async fn assemble(
         });
     }
     let scanned = Arc::default();
+    let scanned_bytes = Arc::default();
     let scan = Scan {
         applied: Arc::clone(&applied),
         audit,
         snapshots: Arc::clone(&snapshots),
+        log: Arc::clone(&log),
         pace: options.scan,
         last: Arc::clone(&scanned),
+        read: Arc::clone(&scanned_bytes),
     };
     TypeConfig::spawn(scan.run());
     let alarms = Arc::default();
@@ -270,6 +280,8 @@ pub(super) async fn assemble(
         disk,
         about,
         scanned,
+        scanned_bytes,
+        repaired,
         alarms,
         space,
         tls,
@@ -283,14 +295,21 @@ pub(super) async fn assemble(
     })
 }
 
-/// How often it is looked whether the state was found damaged.
+/// How often it is looked whether the data was found damaged.
 const DAMAGE_LOOK: Duration = Duration::from_millis(250);
 
-/// Waits until the state is found damaged, and says what is; `None` when the replica stops for another reason.
-async fn damaged(snapshots: &Arc<dyn SnapshotHome>, stopped: &watch::Sender<Option<String>>) -> Option<String> {
+/// Waits until the state or the log is found damaged, and says what is; `None` when the replica stops for another reason.
+async fn damaged(
+    snapshots: &Arc<dyn SnapshotHome>,
+    log: &Arc<dyn LogEngine>,
+    stopped: &watch::Sender<Option<String>>,
+) -> Option<String> {
     loop {
         if let Some(what) = snapshots.damage() {
-            return Some(what);
+            return Some(format!("the state is damaged: {what}"));
+        }
+        if let Some(what) = log.damage() {
+            return Some(format!("the log is damaged: {what}"));
         }
         if stopped.borrow().is_some() {
             return None;

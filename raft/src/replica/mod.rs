@@ -34,6 +34,7 @@ use crate::hub::{EventStream, Hub};
 use crate::leadership::{LeaderId, Leadership};
 use crate::proposer::{Proposer, Refused};
 use crate::read::ReadIndex;
+use crate::rebuild::Repaired;
 use crate::requests::{Answer, Requests};
 use crate::retention::Retention;
 use crate::scan::Scanned;
@@ -75,6 +76,8 @@ struct Inner {
     disk: Arc<Disk>,
     about: Arc<RwLock<Bytes>>,
     scanned: Arc<parking_lot::Mutex<Option<Scanned>>>,
+    scanned_bytes: Arc<std::sync::atomic::AtomicU64>,
+    repaired: Vec<Repaired>,
     alarms: Arc<parking_lot::Mutex<Vec<String>>>,
     space: Space,
     tls: Option<Arc<Tls>>,
@@ -343,6 +346,8 @@ impl Replica {
                 log_syncs: inner.log.syncs(),
             },
             scanned: inner.scanned.lock().clone(),
+            scanned_bytes: inner.scanned_bytes.load(std::sync::atomic::Ordering::Relaxed),
+            repaired: inner.repaired.clone(),
             error,
         }
     }

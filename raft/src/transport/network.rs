@@ -25,6 +25,7 @@ use crate::disk::Disk;
 use crate::host;
 use crate::peer::AppendReply;
 use crate::peer::control_frame::Body;
+use crate::snapshot::SnapshotHome;
 use crate::state_machine::SnapshotData;
 use crate::types::{Node, TypeConfig, Vote};
 
@@ -37,6 +38,7 @@ pub(crate) struct Network {
     pub(crate) peers: Arc<Peers>,
     pub(crate) applied: Arc<Applied>,
     pub(crate) disk: Arc<Disk>,
+    pub(crate) snapshots: Arc<dyn SnapshotHome>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,12 +56,14 @@ pub(crate) struct Client {
     peers: Arc<Peers>,
     applied: Arc<Applied>,
     disk: Arc<Disk>,
+    snapshots: Arc<dyn SnapshotHome>,
 }
 
 impl Network {
     fn client(&self, target: u64, node: &Node, role: Role) -> Client {
         let (peers, applied, disk) = (Arc::clone(&self.peers), Arc::clone(&self.applied), Arc::clone(&self.disk));
-        Client { id: self.id, target, address: node.addr.clone(), role, peers, applied, disk }
+        let snapshots = Arc::clone(&self.snapshots);
+        Client { id: self.id, target, address: node.addr.clone(), role, peers, applied, disk, snapshots }
     }
 }
 
@@ -92,7 +96,9 @@ impl Client {
     }
 
     fn vote_request(&self, rpc: &VoteRequest<TypeConfig>) -> crate::peer::VoteRequest {
-        convert::vote_request_out(rpc, self.applied.horizon().replicas.contains(&self.target))
+        // A session of the target's would show it too, but only once it has come to have one: what it acknowledged before that
+        // counts as much.
+        convert::vote_request_out(rpc, self.applied.mark().index > 0)
     }
 
     fn failed(&self, action: RPCTypes, timeout: Duration, error: &PeerError) -> RPCError<TypeConfig> {
@@ -257,7 +263,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         };
         let connection = self.connection()?;
         let timeout = option.hard_ttl();
-        let sending = TypeConfig::timeout(timeout, snapshot::send(&connection, vote, source));
+        let sending = TypeConfig::timeout(timeout, snapshot::send(&connection, vote, source, &self.snapshots));
         let (cancel, sending) = (std::pin::pin!(cancel), std::pin::pin!(sending));
         match futures::future::select(cancel, sending).await {
             futures::future::Either::Left((closed, _)) => Err(closed.into()),
@@ -298,6 +304,7 @@ mod tests {
     use quilt_state::{Horizon, MemoryStore};
 
     use super::*;
+    use crate::snapshot::MemorySnapshots;
     use crate::types::log_id;
 
     /// A peer is not dialled before openraft gives a request for it, which is where it pauses after failures; without
@@ -306,7 +313,8 @@ mod tests {
     async fn a_dead_peer_is_dialled_no_more_often_than_asked() {
         let peers = Arc::new(Peers::default());
         let applied = Applied::new(Arc::new(MemoryStore::new()), Horizon::default(), 0, (0, 0));
-        let mut network = Network { id: 1, peers, applied: Arc::new(applied), disk: Arc::default() };
+        let snapshots = Arc::new(MemorySnapshots::new(Arc::new(MemoryStore::new())));
+        let mut network = Network { id: 1, peers, applied: Arc::new(applied), disk: Arc::default(), snapshots };
         let mut client = network.new_client(2, &Node::new("127.0.0.1:1")).await;
         let option = || RPCOption::new(Duration::from_secs(1));
         let paused = futures::stream::pending::<AppendEntriesRequest<TypeConfig>>();

@@ -55,6 +55,7 @@ pub(crate) async fn send(
     connection: &Connection,
     vote: Vote,
     source: Arc<dyn SnapshotSource>,
+    home: &Arc<dyn SnapshotHome>,
 ) -> Result<Vote, SendError> {
     let (parts, outgoing) = mpsc::channel(PIECES_AHEAD);
     let header = SnapshotHeader { vote: Some(convert::vote_out(&vote)), manifest: source.manifest() };
@@ -66,7 +67,7 @@ pub(crate) async fn send(
     while let Some(said) = progress.message().await? {
         connection.note_heard();
         match said.progress {
-            Some(Progress::Wanted(wanted)) => feed(&parts, &source, wanted).await?,
+            Some(Progress::Wanted(wanted)) => feed(&parts, &source, home, wanted).await?,
             Some(Progress::Vote(vote)) => return Ok(convert::vote_in(Some(vote))),
             Some(Progress::Failed(text)) => return Err(SendError::Refused(text)),
             None => return Err(SendError::Refused("an answer this release does not know".into())),
@@ -78,9 +79,21 @@ pub(crate) async fn send(
 async fn feed(
     parts: &mpsc::Sender<SnapshotPart>,
     source: &Arc<dyn SnapshotSource>,
+    home: &Arc<dyn SnapshotHome>,
     wanted: SnapshotWanted,
 ) -> Result<(), SendError> {
     for SnapshotWantedFile { file, mut offset } in wanted.files {
+        // Whoever receives it would notice, and ask for the same file again and again.
+        let (checked, keeper) = (Arc::clone(source), Arc::clone(home));
+        let number = usize::try_from(file).unwrap_or(usize::MAX);
+        blocking(move || match checked.damage(number)? {
+            None => Ok(()),
+            Some(what) => {
+                keeper.renew(checked.position(), &what)?;
+                Err(SnapshotFailed(format!("{what}; another one was made and will be sent")))
+            }
+        })
+        .await?;
         loop {
             let (reading, number) = (Arc::clone(source), usize::try_from(file).unwrap_or(usize::MAX));
             let data = blocking(move || reading.read(number, offset, PIECE_BYTES)).await?;
@@ -184,7 +197,10 @@ async fn give(
     let Some(Ask::Index(index)) = first else {
         return Err(SendError::Refused("asking for a state begins with a log entry".into()));
     };
-    let source = blocking(move || home.build()).await?;
+    let source = {
+        let home = Arc::clone(&home);
+        blocking(move || home.build()).await?
+    };
     let covered = source.position().index;
     if covered < index {
         return Err(SendError::Refused(format!("the state here ends at log entry {covered}, {index} is needed")));
@@ -194,7 +210,7 @@ async fn give(
     // Whether the peer is still there shows below.
     let _ = parts.send(part(Part::Header(header))).await;
     match asks.next().await.transpose()?.and_then(|next| next.ask) {
-        Some(Ask::Wanted(wanted)) => feed(parts, &source, wanted).await,
+        Some(Ask::Wanted(wanted)) => feed(parts, &source, &home, wanted).await,
         _ => Err(SendError::Refused("the transfer ended before files were asked for".into())),
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quilt_storage::{Bounds, Completion, LogEngine, LogError, LogPosition, LogRecord};
+use quilt_storage::{Bounds, Completion, LogEngine, LogError, LogPosition, LogRecord, Loss};
 
 /// By how much each sync takes longer.
 #[derive(Debug, Default)]
@@ -114,5 +114,17 @@ impl LogEngine for BrakedLog {
 
     fn syncs(&self) -> u64 {
         self.log.syncs()
+    }
+
+    fn loss(&self) -> Option<Loss> {
+        self.log.loss()
+    }
+
+    fn make_good(&self, at: LogPosition, done: Completion) {
+        self.log.make_good(at, done);
+    }
+
+    fn damage(&self) -> Option<String> {
+        self.log.damage()
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use quilt_proto::{Op, Txn};
-use quilt_raft::{Consistency, OpenError};
+use quilt_raft::{Consistency, OpenError, Repaired};
 use quilt_state::{Batch, Family, Store};
 use quilt_storage::Home;
 
@@ -190,4 +190,216 @@ async fn alone_it_says_what_to_do() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// The files of a replica's log with an ending, the largest first.
+fn of_log(data: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found: Vec<(u64, PathBuf)> = std::fs::read_dir(data.join("log"))
+        .expect("there is a log")
+        .flatten()
+        .filter(|file| file.path().extension().is_some_and(|found| found == ending))
+        .map(|file| (file.metadata().expect("there").len(), file.path()))
+        .collect();
+    found.sort();
+    found.into_iter().rev().map(|(_, path)| path).collect()
+}
+
+/// Writes out what is in memory, so that the log has tables: an open does.
+async fn reopen(cluster: &mut Cluster, id: u64) {
+    cluster.shut_down(id).await;
+    cluster.restart(id).await;
+    cluster.until(id, |status| status.ready).await;
+}
+
+async fn all_there(cluster: &Cluster, id: u64, names: u32) {
+    let view = cluster.get(id).read(Consistency::Linearizable, DEADLINE).await.expect("readable");
+    for n in 0..names {
+        assert!(view.get(&key(&format!("f{n}"))).expect("readable").is_some(), "f{n}");
+    }
+}
+
+/// A table of the log rots under a replica at work. The scan meets it and the replica stops; the next start finds that the
+/// own state covers what is lost, and needs nobody for it. Both followers at once, at different places.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotten_table_of_the_log_is_made_good_by_the_own_state() {
+    let mut cluster = Cluster::start(3).await;
+    let (leader, followers) = followers(&cluster).await;
+    fill(&cluster, leader, 0..80).await;
+    cluster.wait_for_revision(80).await;
+    for id in &followers {
+        reopen(&mut cluster, *id).await;
+        cluster.home(*id).state.flush().expect("flushed");
+    }
+    let leader = cluster.leader().await;
+    fill(&cluster, leader, 80..90).await;
+    for id in &followers {
+        flip_in_the_middle(&of_log(&cluster.data(*id), "sst")[0]);
+    }
+    for id in &followers {
+        let why = cluster.stopped(*id).await;
+        assert!(why.contains("the log is damaged") && why.contains(".sst"), "{why}");
+        assert!(Home::is_condemned(&cluster.data(*id)));
+    }
+    for id in &followers {
+        cluster.restart(*id).await;
+        assert!(!Home::is_condemned(&cluster.data(*id)));
+        assert!(cluster.data(*id).join("damaged-log").is_dir(), "what was damaged is kept to be looked at");
+        assert_eq!(cluster.get(*id).status().repaired, [Repaired::Log]);
+    }
+    for id in &followers {
+        cluster.until(*id, |status| status.ready).await;
+    }
+    let leader = cluster.leader().await;
+    fill(&cluster, leader, 90..95).await;
+    cluster.wait_for_revision(95).await;
+    cluster.same_state().await;
+    all_there(&cluster, followers[0], 95).await;
+    cluster.stop().await;
+}
+
+/// What is lost of the log is not in the own state, which was lost as well: a peer's covers it, also of one that does not
+/// lead, and the two are a quorum again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_entries_are_made_good_by_a_peer_that_does_not_lead() {
+    let mut cluster = Cluster::start(3).await;
+    let (leader, followers) = followers(&cluster).await;
+    fill(&cluster, leader, 0..60).await;
+    cluster.wait_for_revision(60).await;
+    let hit = followers[0];
+    reopen(&mut cluster, hit).await;
+    let leader = cluster.leader().await;
+    fill(&cluster, leader, 60..64).await;
+    cluster.wait_for_revision(64).await;
+    let other = cluster.ids().into_iter().find(|id| *id != hit && *id != leader).expect("the third");
+    cluster.shut_down(leader).await;
+    cluster.shut_down(hit).await;
+    flip_in_the_middle(&of_log(&cluster.data(hit), "sst")[0]);
+    std::fs::remove_dir_all(cluster.data(hit).join("state")).expect("removed");
+    std::fs::remove_dir_all(cluster.data(hit).join("snapshots")).expect("removed");
+    // As a scan would have said it.
+    std::fs::write(cluster.data(hit).join("log/DAMAGED"), "a table").expect("written");
+    cluster.restart(hit).await;
+    assert_eq!(cluster.get(hit).status().repaired, [Repaired::State, Repaired::Log]);
+    for id in [hit, other] {
+        cluster.until(id, |status| status.ready).await;
+    }
+    last(cluster.get(hit).propose(create("after"), DEADLINE).await.expect("two of three agree"));
+    cluster.restart(leader).await;
+    cluster.wait_for_revision(65).await;
+    cluster.same_state().await;
+    cluster.stop().await;
+}
+
+/// The write-ahead log of a replica is damaged: nobody can say what it had acknowledged. While that may be what a quorum
+/// rests on, the replica takes no part; once a leader has told how far it must reach, it has a state from there and is a
+/// voter again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_whose_end_is_lost_waits_for_a_leader() {
+    let mut cluster = Cluster::start(3).await;
+    let (leader, followers) = followers(&cluster).await;
+    let [lagging, hit] = followers[..] else { unreachable!("three replicas") };
+    fill(&cluster, leader, 0..20).await;
+    cluster.wait_for_revision(20).await;
+    cluster.shut_down(lagging).await;
+    // Acknowledged by the leader and the one that will be hit; the third has nothing of it.
+    fill(&cluster, leader, 20..40).await;
+    cluster.shut_down(hit).await;
+    cluster.shut_down(leader).await;
+    flip_in_the_middle(&of_log(&cluster.data(hit), "log")[0]);
+    cluster.restart(lagging).await;
+    let starting = cluster.begin_restart(hit);
+    let elected = tokio::time::timeout(Duration::from_secs(4), cluster.leader()).await;
+    assert_eq!(elected.ok(), None, "elected without what was acknowledged");
+    assert!(!starting.is_finished(), "it came back although nobody could tell what it had acknowledged");
+    // With the one that has it all there is a quorum without the replica that was hit.
+    cluster.restart(leader).await;
+    cluster.came_back(hit, starting).await;
+    assert_eq!(cluster.get(hit).status().repaired, [Repaired::Log]);
+    cluster.until(hit, |status| status.ready).await;
+    cluster.same_state().await;
+    all_there(&cluster, hit, 40).await;
+    // It is counted on: it and the one that lagged go on alone.
+    cluster.shut_down(leader).await;
+    cluster.leader().await;
+    last(cluster.get(hit).propose(create("after"), DEADLINE).await.expect("two of three agree"));
+    all_there(&cluster, lagging, 40).await;
+    cluster.restart(leader).await;
+    cluster.same_state().await;
+    cluster.stop().await;
+}
+
+/// The three replicas rot at once, each at another place: the state of one, the log of another, a table of the log of the
+/// third. None has a whole copy, and together they have all of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_at_another_place_of_each_replica() {
+    let mut cluster = Cluster::start(3).await;
+    let (leader, followers) = followers(&cluster).await;
+    fill(&cluster, leader, 0..80).await;
+    cluster.wait_for_revision(80).await;
+    for id in followers.iter().chain([&leader]) {
+        reopen(&mut cluster, *id).await;
+        cluster.home(*id).state.flush().expect("flushed");
+    }
+    let leader = cluster.leader().await;
+    fill(&cluster, leader, 80..90).await;
+    cluster.wait_for_revision(90).await;
+    let ids = cluster.ids();
+    for id in &ids {
+        cluster.shut_down(*id).await;
+    }
+    flip_in_the_middle(&tables(&cluster.data(ids[0]))[0]);
+    flip_in_the_middle(&of_log(&cluster.data(ids[1]), "sst")[0]);
+    flip_in_the_middle(&of_log(&cluster.data(ids[2]), "log")[0]);
+    cluster.restart(ids[0]).await;
+    cluster.restart(ids[1]).await;
+    // Both meet their damage when they read it, and come back.
+    for id in &ids[..2] {
+        let why = cluster.stopped(*id).await;
+        assert!(why.contains("damaged"), "{why}");
+    }
+    cluster.restart(ids[1]).await;
+    cluster.restart(ids[0]).await;
+    for id in &ids[..2] {
+        cluster.until(*id, |status| status.ready).await;
+    }
+    cluster.restart(ids[2]).await;
+    cluster.until(ids[2], |status| status.ready).await;
+    cluster.same_state().await;
+    for id in ids {
+        all_there(&cluster, id, 90).await;
+    }
+    cluster.stop().await;
+}
+
+/// A file of the leader's snapshot rots before it is sent: that is noticed there, another snapshot is made, and the replica
+/// that needs it gets that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_snapshot_is_not_sent() {
+    let mut cluster = Cluster::start(3).await;
+    let (leader, followers) = followers(&cluster).await;
+    let away = followers[0];
+    fill(&cluster, leader, 0..10).await;
+    cluster.wait_for_revision(10).await;
+    cluster.shut_down(away).await;
+    fill(&cluster, leader, 10..60).await;
+    cluster.get(leader).admin().cut_log(0).await.expect("cut");
+    cluster.until(leader, |status| status.purged_index.is_some_and(|index| index >= 40)).await;
+    let kept =
+        std::fs::read_dir(cluster.data(leader).join("snapshots")).expect("readable").flatten().next().expect("one");
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(kept.path().join("data")).expect("readable").flatten().map(|file| file.path()).collect();
+    files.sort_by_key(|file| std::fs::metadata(file).expect("there").len());
+    let file = files.pop().expect("it has files");
+    // Not the file of the state as well: that would be the state's damage.
+    let mut content = std::fs::read(&file).expect("readable");
+    let middle = content.len() / 2;
+    content[middle] ^= 0x40;
+    std::fs::remove_file(&file).expect("removed");
+    std::fs::write(&file, content).expect("written");
+    cluster.restart(away).await;
+    cluster.until(away, |status| status.ready).await;
+    cluster.same_state().await;
+    all_there(&cluster, away, 60).await;
+    assert!(cluster.get(leader).status().error.is_none());
+    cluster.stop().await;
 }

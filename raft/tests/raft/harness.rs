@@ -13,6 +13,7 @@ use quilt_raft::{
 use quilt_storage::{Home, Identity};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 
 use crate::braked::{Brake, BrakedLog};
 
@@ -139,21 +140,47 @@ impl Cluster {
     }
 
     async fn try_open(&mut self, id: u64, listener: TcpListener) -> Result<(), OpenError> {
+        let opened = self.opening(id, listener).await?;
+        self.nodes.get_mut(&id).expect("known").running = Some(opened);
+        Ok(())
+    }
+
+    fn opening(
+        &self,
+        id: u64,
+        listener: TcpListener,
+    ) -> impl Future<Output = Result<(Replica, Home), OpenError>> + Send + use<> {
         let (timing, disk_stalled) = (self.timing, self.stalled);
         let identity = self.authority.identity(id);
-        let node = self.nodes.get_mut(&id).expect("known");
-        let whose = Identity { cluster: "test".into(), replica: id };
-        let home = Home::open(&node.dir.path().join("data"), whose).expect("the directory opens");
-        // Whole scans all the time: each compares what apply has written with its hash.
-        let scan =
-            ScanPace { page_bytes: 64 << 10, page_pause: Duration::from_millis(2), pause: Duration::from_millis(200) };
-        let options = Options { timing, scan, disk_stalled, ..Options::new(ReplicaId(id), "test") };
-        let transport = TransportOptions { listener, identity };
-        let log = Arc::new(BrakedLog::new(home.log.clone(), Arc::clone(&node.brake)));
-        let parts = Parts { log, ..Parts::of(&home) };
-        let replica = Replica::open(options, parts, Some(transport)).await?;
-        node.running = Some((replica, home));
-        Ok(())
+        let (data, brake) = (self.data(id), Arc::clone(&self.nodes[&id].brake));
+        async move {
+            let whose = Identity { cluster: "test".into(), replica: id };
+            let home = Home::open(&data, whose).expect("the directory opens");
+            // Whole scans all the time: each compares what apply has written with its hash.
+            let scan = ScanPace {
+                page_bytes: 64 << 10,
+                page_pause: Duration::from_millis(2),
+                pause: Duration::from_millis(200),
+            };
+            let options = Options { timing, scan, disk_stalled, ..Options::new(ReplicaId(id), "test") };
+            let transport = TransportOptions { listener, identity };
+            let log = Arc::new(BrakedLog::new(home.log.clone(), brake));
+            let parts = Parts { log, ..Parts::of(&home) };
+            let replica = Replica::open(options, parts, Some(transport)).await?;
+            Ok((replica, home))
+        }
+    }
+
+    /// Begins to start a replica that may not come up before others do. See [`Cluster::came_back`].
+    pub(crate) fn begin_restart(&self, id: u64) -> JoinHandle<Result<(Replica, Home), OpenError>> {
+        let listener = TcpListener::bind(self.nodes[&id].address).expect("its port is free again");
+        tokio::spawn(self.opening(id, listener))
+    }
+
+    /// Waits until a replica that was begun to be started has come up.
+    pub(crate) async fn came_back(&mut self, id: u64, starting: JoinHandle<Result<(Replica, Home), OpenError>>) {
+        let opened = tokio::time::timeout(DEADLINE, starting).await.expect("comes up in time").expect("no panic");
+        self.nodes.get_mut(&id).expect("known").running = Some(opened.expect("opens"));
     }
 
     /// Where a replica keeps its data.

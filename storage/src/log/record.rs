@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message;
 
-use super::{LogError, LogPosition, LogRecord};
+use super::{LogError, LogPosition, LogRecord, Loss};
 
 /// Row of the vote.
 pub(super) const VOTE: &[u8] = b"vote";
@@ -11,6 +11,9 @@ pub(super) const VOTE: &[u8] = b"vote";
 pub(super) const COMMITTED: &[u8] = b"committed";
 /// Row of the last purged position.
 pub(super) const PURGED: &[u8] = b"purged";
+
+/// Row of what was lost, there until it is made good.
+pub(super) const LOST: &[u8] = b"lost";
 
 /// Key of an entry's row.
 pub(super) const fn entry_key(index: u64) -> [u8; 8] {
@@ -52,6 +55,14 @@ struct StoredPurge {
     end_offset: u64,
 }
 
+/// What was lost, as stored.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+struct StoredLoss {
+    /// Absent: nobody knows.
+    #[prost(uint64, optional, tag = "1")]
+    upto: Option<u64>,
+}
+
 /// A record and where in the log's bytes it ends.
 #[derive(Clone, Debug)]
 pub(super) struct Placed {
@@ -87,4 +98,18 @@ pub(super) fn decode_purge(bytes: &[u8]) -> Result<(LogPosition, u64), LogError>
         .map_err(|error| LogError::Damaged { what: "of the last purge".into(), reason: error.to_string() })?;
     let upto = LogPosition { index: stored.index, term: stored.term, leader: stored.leader };
     Ok((upto, stored.end_offset))
+}
+
+pub(super) fn encode_loss(loss: Loss) -> Vec<u8> {
+    let upto = match loss {
+        Loss::Upto(index) => Some(index),
+        Loss::Unknown => None,
+    };
+    StoredLoss { upto }.encode_to_vec()
+}
+
+pub(super) fn decode_loss(bytes: &[u8]) -> Result<Loss, LogError> {
+    let stored = StoredLoss::decode(bytes)
+        .map_err(|error| LogError::Damaged { what: "of what was lost".into(), reason: error.to_string() })?;
+    Ok(stored.upto.map_or(Loss::Unknown, Loss::Upto))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -10,15 +10,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use rocksdb::{DB, Direction, IteratorMode, ReadOptions};
+use rocksdb::{DB, Direction, ErrorKind, IteratorMode, ReadOptions};
 
-use super::record::{COMMITTED, ENTRIES_END, PURGED, Placed, VOTE, decode_entry, decode_purge, entry_index, entry_key};
+use super::record::{
+    COMMITTED, ENTRIES_END, LOST, PURGED, Placed, VOTE, decode_entry, decode_loss, decode_purge, entry_index, entry_key,
+};
 use super::torn::{Tail, damage_in_manifest, damaged_at, inspect};
 use super::view::View;
-use super::writer::{Change, Sync, Write, Writer, take_group};
-use super::{Bounds, Completion, LogEngine, LogError, LogPosition, LogRecord};
+use super::vote::VoteFile;
+use super::writer::{Change, Sync, Write, WriteError, Writer, take_group};
+use super::{Bounds, Completion, LogEngine, LogError, LogPosition, LogRecord, Loss};
 use crate::damage::is_damage;
 use crate::db::{Memory, marks};
+use crate::files;
+
+/// In the directory of the log: what in it was found damaged while it was in use. The next start sets it aside.
+const MARK: &str = "DAMAGED";
 
 /// How long the committed mark of the last write waits for another write to go with.
 const HINT_LINGERS: Duration = Duration::from_secs(1);
@@ -31,6 +38,8 @@ pub struct RocksLog {
 
 struct Inner {
     db: Arc<DB>,
+    dir: PathBuf,
+    damage: Mutex<Option<String>>,
     shared: Mutex<Shared>,
     work: Condvar,
     syncs: AtomicU64,
@@ -54,13 +63,17 @@ impl RocksLog {
     /// # Errors
     /// The database does not open, or its content has a hole or a damaged record.
     pub fn open(dir: &Path, memory: &Memory) -> Result<Self, LogError> {
+        let failed = |error: std::io::Error| LogError::Open(format!("{}: {error}", dir.display()));
+        if let Some(reason) = marked(dir).map_err(failed)? {
+            return Err(LogError::Lost { dir: dir.to_owned(), reason });
+        }
         cut_torn_tail(dir)?;
         let db = crate::db::open_log(dir, memory);
-        let db = db.map_err(|error| match is_damage(&error) {
+        let db = db.map_err(|error| match is_damage(&error) || error.kind() == ErrorKind::InvalidArgument {
             true => LogError::Lost { dir: dir.to_owned(), reason: error.to_string() },
-            false => LogError::Open(format!("{}: {error}", dir.display())),
+            false => failed(std::io::Error::other(error)),
         })?;
-        Self::start(Arc::new(db), memory).map_err(|error| match error {
+        Self::start(dir, Arc::new(db), memory).map_err(|error| match error {
             LogError::Damaged { .. } | LogError::Hole { .. } | LogError::Read(_) => {
                 LogError::Lost { dir: dir.to_owned(), reason: error.to_string() }
             }
@@ -68,10 +81,15 @@ impl RocksLog {
         })
     }
 
-    fn start(db: Arc<DB>, memory: &Memory) -> Result<Self, LogError> {
+    fn start(dir: &Path, db: Arc<DB>, memory: &Memory) -> Result<Self, LogError> {
         let view = load(&db)?;
+        let vote = VoteFile::open(dir, view.vote.as_deref());
+        let vote =
+            vote.map_err(|error| LogError::Open(format!("the vote's own file in {}: {error}", dir.display())))?;
         let inner = Arc::new(Inner {
             db: db.clone(),
+            dir: dir.to_owned(),
+            damage: Mutex::default(),
             shared: Mutex::new(Shared {
                 view,
                 queue: VecDeque::new(),
@@ -88,7 +106,7 @@ impl RocksLog {
         let of_writer = inner.clone();
         let thread = std::thread::Builder::new()
             .name("log-writer".into())
-            .spawn(move || of_writer.run(Writer::new(db)))
+            .spawn(move || of_writer.run(Writer::new(db, vote)))
             .map_err(|error| LogError::Open(format!("cannot start the writer: {error}")))?;
         Ok(Self { inner, thread: Some(thread) })
     }
@@ -159,7 +177,24 @@ fn load(db: &DB) -> Result<View, LogError> {
     let mut view = View::opened(purged, first.map(|placed| placed.record.index), last.as_ref());
     view.vote = row(VOTE)?.map(Bytes::from);
     view.committed = row(COMMITTED)?.map(Bytes::from);
+    view.loss = row(LOST)?.map(|bytes| decode_loss(&bytes)).transpose()?;
     Ok(view)
+}
+
+/// What a log has lost and nobody has made good so far.
+pub(crate) fn loss_of(db: &DB) -> Result<Option<Loss>, LogError> {
+    Ok(load(db)?.loss)
+}
+
+/// What was found damaged in a log while it was in use.
+fn marked(dir: &Path) -> std::io::Result<Option<String>> {
+    let mark = files::read_if_present(&dir.join(MARK))?;
+    Ok(mark.map(|text| String::from_utf8_lossy(&text).into_owned()))
+}
+
+/// Whether a log that is not in use was found damaged.
+pub(crate) fn is_marked(dir: &Path) -> Option<String> {
+    marked(dir).ok().flatten()
 }
 
 /// Reads every entry of a log and says how many there are.
@@ -212,9 +247,18 @@ impl Inner {
                     drop(shared);
                     Ok(())
                 }
-                Err(reason) => {
-                    tracing::error!(reason, "a write of the raft log failed; the replica has to stop");
-                    let reason: Arc<str> = reason.into();
+                Err(error) => {
+                    let reason: Arc<str> = match error {
+                        WriteError::Database(error) => {
+                            // What a compaction met. A failed sync is none: pages of it may be whole.
+                            if error.kind() == ErrorKind::Corruption {
+                                self.condemn(&error.to_string());
+                            }
+                            error.to_string().into()
+                        }
+                        WriteError::Other(reason) => reason.into(),
+                    };
+                    tracing::error!(%reason, "a write of the raft log failed; the replica has to stop");
                     shared.stopped = Some(reason.clone());
                     let waiting = std::mem::take(&mut shared.queue);
                     drop(shared);
@@ -286,11 +330,43 @@ impl Inner {
         }
     }
 
+    /// The log is not what was written. Noted once, here and on disk.
+    fn condemn(&self, what: &str) {
+        let mut damage = self.damage.lock();
+        if damage.is_some() {
+            return;
+        }
+        *damage = Some(what.to_owned());
+        tracing::error!(
+            what,
+            "the log is damaged; it is not gone on with, and what is lost of it is made good by the next start"
+        );
+        if let Err(error) = files::replace(&self.dir.join(MARK), what.as_bytes()) {
+            tracing::error!(%error, "the damage of the log could not be noted on disk");
+        }
+    }
+
+    /// A read that failed at an entry.
+    fn failed(&self, index: u64, error: &rocksdb::Error) -> LogError {
+        if is_damage(error) {
+            self.condemn(&format!("at or behind entry {index}: {error}"));
+        }
+        LogError::Read(error.to_string())
+    }
+
+    fn damaged(&self, error: LogError) -> LogError {
+        self.condemn(&error.to_string());
+        error
+    }
+
+    fn missing(&self, index: u64) -> LogError {
+        self.damaged(LogError::Damaged { what: index.to_string(), reason: "it is not stored".into() })
+    }
+
     fn stored(&self, index: u64) -> Result<Placed, LogError> {
-        let bytes = self.db.get_pinned(entry_key(index)).map_err(read_error)?;
-        let bytes =
-            bytes.ok_or_else(|| LogError::Damaged { what: index.to_string(), reason: "it is not stored".into() })?;
-        decode_entry(index, &bytes)
+        let bytes = self.db.get_pinned(entry_key(index)).map_err(|error| self.failed(index, &error))?;
+        let bytes = bytes.ok_or_else(|| self.missing(index))?;
+        decode_entry(index, &bytes).map_err(|error| self.damaged(error))
     }
 
     /// Entries from the database, up to a byte limit beyond the first.
@@ -303,11 +379,11 @@ impl Inner {
         let mut records = Vec::new();
         let (mut next, mut bytes) = (range.start, 0);
         for row in self.db.iterator_opt(mode, options) {
-            let (key, value) = row.map_err(read_error)?;
+            let (key, value) = row.map_err(|error| self.failed(next, &error))?;
             if entry_index(&key) != Some(next) {
                 break;
             }
-            let placed = decode_entry(next, &value)?;
+            let placed = decode_entry(next, &value).map_err(|error| self.damaged(error))?;
             bytes += placed.record.size();
             if bytes > max_bytes && !records.is_empty() {
                 return Ok((records, End::Bytes));
@@ -350,7 +426,7 @@ impl Inner {
             }
             let next = range.start + records.len() as u64;
             if next < decoded_from {
-                return Err(LogError::Damaged { what: next.to_string(), reason: "it is not stored".into() });
+                return Err(self.missing(next));
             }
             let mut bytes: u64 = records.iter().map(LogRecord::size).sum();
             records.extend(decoded.into_iter().take_while(|record| {
@@ -447,6 +523,22 @@ impl LogEngine for RocksLog {
     fn syncs(&self) -> u64 {
         self.inner.syncs.load(Ordering::Relaxed)
     }
+
+    fn loss(&self) -> Option<Loss> {
+        self.inner.shared.lock().view.loss
+    }
+
+    fn make_good(&self, at: LogPosition, done: Completion) {
+        self.inner.enqueue(Some(done), |shared, _| {
+            let end_offset = shared.view.good_offset(at, |index| self.inner.stored(index))?;
+            shared.view.make_good(at, end_offset);
+            Ok(Change::Good { at, end_offset })
+        });
+    }
+
+    fn damage(&self) -> Option<String> {
+        self.inner.damage.lock().clone()
+    }
 }
 
 #[cfg(test)]
@@ -462,7 +554,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         drop(RocksLog::open(dir.path(), &Memory::default()).unwrap());
         let db = crate::db::open_log_read_only(dir.path()).unwrap();
-        let log = RocksLog::start(Arc::new(db), &Memory::default()).unwrap();
+        let log = RocksLog::start(dir.path(), Arc::new(db), &Memory::default()).unwrap();
         let (tell, told) = mpsc::channel();
         for vote in ["a", "b"] {
             let tell = tell.clone();

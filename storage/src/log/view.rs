@@ -8,7 +8,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::record::Placed;
-use super::{Bounds, LogError, LogPosition, LogRecord};
+use super::{Bounds, LogError, LogPosition, LogRecord, Loss};
 
 /// One decoded entry and the write that carries it.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub(super) struct View {
     pub(super) bounds: Bounds,
     pub(super) vote: Option<Bytes>,
     pub(super) committed: Option<Bytes>,
+    pub(super) loss: Option<Loss>,
     /// Index of the first entry held, if any is.
     first: u64,
     /// Offset at which the first entry held begins, and at which the last one ends.
@@ -234,6 +235,30 @@ impl View {
         self.bounds.purged = Some(upto);
         self.first = upto.index + 1;
         self.start_offset = offset;
+    }
+
+    /// Offset at which the log begins once all up to `at` counts as purged, which may be what does so already.
+    pub(super) fn good_offset(
+        &self,
+        at: LogPosition,
+        stored: impl FnOnce(u64) -> Result<Placed, LogError>,
+    ) -> Result<u64, LogError> {
+        match self.bounds.purged {
+            Some(purged) if at.index < purged.index => Err(LogError::Purged { index: at.index, purged: purged.index }),
+            Some(purged) if at.index == purged.index => Ok(self.start_offset),
+            _ => Ok(self.purged_offset(at, stored)?.unwrap_or(self.start_offset)),
+        }
+    }
+
+    /// What was lost is made good up to `at`, which ends at `offset`.
+    pub(super) fn make_good(&mut self, at: LogPosition, offset: u64) {
+        self.purge(at, offset);
+        // Nothing held: what it ends with is what was made good.
+        if self.bounds.last.is_none() {
+            self.bounds.last = Some(at);
+        }
+        self.end_offset = self.end_offset.max(offset);
+        self.loss = None;
     }
 
     /// Drops decoded entries beyond `max_bytes` that writes up to `written` have put into the database.

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rocksdb::{DB, WriteBatch, WriteOptions};
 
-use super::record::{COMMITTED, ENTRIES_END, PURGED, Placed, VOTE, encode_entry, encode_purge, entry_key};
+use super::record::{COMMITTED, ENTRIES_END, LOST, PURGED, Placed, VOTE, encode_entry, encode_purge, entry_key};
+use super::vote::VoteFile;
 use super::{Completion, LogPosition};
 use crate::db::marks;
 
@@ -30,6 +31,11 @@ pub(super) enum Change {
         upto: LogPosition,
         end_offset: u64,
     },
+    /// What was lost is made good: the log goes on behind this.
+    Good {
+        at: LogPosition,
+        end_offset: u64,
+    },
     /// Keeps a place in the order.
     Nothing,
 }
@@ -40,13 +46,13 @@ impl Change {
         match self {
             Self::Append(entries) => entries.iter().map(|entry| entry.record.size()).sum(),
             Self::Vote(bytes) | Self::Committed(bytes) => bytes.len() as u64,
-            Self::TruncateFrom(_) | Self::Purge { .. } | Self::Nothing => 0,
+            Self::TruncateFrom(_) | Self::Purge { .. } | Self::Good { .. } | Self::Nothing => 0,
         }
     }
 
     /// Whether anybody relies on the change after a crash. A purge or a committed mark that is lost costs only work.
     fn must_sync(&self) -> bool {
-        matches!(self, Self::Append(_) | Self::Vote(_) | Self::TruncateFrom(_))
+        matches!(self, Self::Append(_) | Self::Vote(_) | Self::TruncateFrom(_) | Self::Good { .. })
     }
 }
 
@@ -84,9 +90,16 @@ pub(super) fn take_group(queue: &mut VecDeque<Write>) -> Vec<Write> {
 /// Writes groups into the database.
 pub(super) struct Writer {
     db: Arc<DB>,
+    vote: VoteFile,
     scratch: Vec<u8>,
     /// Offset up to which files have been dropped.
     dropped_offset: u64,
+}
+
+/// Why a group was not written.
+pub(super) enum WriteError {
+    Database(rocksdb::Error),
+    Other(String),
 }
 
 /// Whether a group was synced.
@@ -97,18 +110,19 @@ pub(super) enum Sync {
 }
 
 impl Writer {
-    pub(super) fn new(db: Arc<DB>) -> Self {
-        Self { db, scratch: Vec::new(), dropped_offset: 0 }
+    pub(super) fn new(db: Arc<DB>, vote: VoteFile) -> Self {
+        Self { db, vote, scratch: Vec::new(), dropped_offset: 0 }
     }
 
     /// Applies a group in order, all or nothing.
-    pub(super) fn write(&mut self, group: &[Write]) -> Result<Sync, String> {
-        let marks = marks(&self.db)?;
+    pub(super) fn write(&mut self, group: &[Write]) -> Result<Sync, WriteError> {
+        let marks = marks(&self.db).map_err(WriteError::Other)?;
         // Grown step by step it would be copied over and over.
         let bytes: u64 = group.iter().map(|write| write.change.size()).sum();
         let mut batch = WriteBatch::with_capacity_bytes(usize::try_from(bytes).unwrap_or(0) + BATCH_SPARE_BYTES);
         // Only the newest mark counts, and it may come before any entry of the group.
         let mut committed = None;
+        let mut voted = None;
         let mut sync = Sync::NotNeeded;
         let mut purged = None;
         for write in group {
@@ -122,7 +136,10 @@ impl Writer {
                         batch.put(entry_key(placed.record.index), &self.scratch);
                     }
                 }
-                Change::Vote(vote) => batch.put_cf(marks, VOTE, vote),
+                Change::Vote(vote) => {
+                    batch.put_cf(marks, VOTE, vote);
+                    voted = Some(vote);
+                }
                 Change::Committed(mark) => committed = Some(mark),
                 Change::Nothing => {}
                 Change::TruncateFrom(index) => {
@@ -133,6 +150,10 @@ impl Writer {
                     batch.put_cf(marks, PURGED, encode_purge(*upto, *end_offset));
                     purged = Some((upto.index, *end_offset));
                 }
+                Change::Good { at, end_offset } => {
+                    batch.put_cf(marks, PURGED, encode_purge(*at, *end_offset));
+                    batch.delete_cf(marks, LOST);
+                }
             }
         }
         if let Some(mark) = committed {
@@ -140,7 +161,11 @@ impl Writer {
         }
         let mut options = WriteOptions::default();
         options.set_sync(sync == Sync::Done);
-        self.db.write_opt(batch, &options).map_err(|error| error.to_string())?;
+        self.db.write_opt(batch, &options).map_err(WriteError::Database)?;
+        // After the database and before anybody is told: a crash in between leaves one there that nobody knows of.
+        if let Some(vote) = voted {
+            self.vote.write(Some(vote)).map_err(|error| WriteError::Other(format!("the vote's own file: {error}")))?;
+        }
         if let Some((index, end_offset)) = purged {
             self.drop_files(index, end_offset);
         }

@@ -19,9 +19,10 @@ use super::frame::{self, Reader};
 use crate::clock::micros;
 use crate::peer::control_frame::Body;
 use crate::peer::{
-    AppendReply, ControlFrame, PingReply, ReadIndexReply, TransferReply, VoteReply, Welcome, append_reply,
-    read_index_reply,
+    AppendReply, ControlFrame, PingReply, ReadIndexReply, RejoinReply, TransferReply, VoteReply, Welcome, append_reply,
+    read_index_reply, rejoin_reply,
 };
+use crate::read::{Round, confirm};
 use crate::transport::Service;
 use crate::transport::convert;
 use crate::transport::wire::PeerStream;
@@ -122,7 +123,8 @@ async fn reply(service: &Service, question: ControlFrame) -> ControlFrame {
     ControlFrame { id: question.id, body: Some(body) }
 }
 
-/// Whether this replica's log is that of one that has just been made. The founding membership is entry 0 everywhere.
+/// Whether this replica's log is that of one that has just been made. The founding membership is entry 0 everywhere. A
+/// candidate that has applied more knows that a majority held it, and that whoever holds nothing may have been among them.
 ///
 /// Raft counts on what a voter said it had stored: with its vote, one that lost it could make a leader of a candidate
 /// that lacks what was acknowledged (Ongaro, dissertation, section 3.8: a server that lost its state cannot safely rejoin
@@ -177,6 +179,7 @@ async fn decide(service: &Service, question: Body) -> Result<Body, String> {
             Body::TransferReply(TransferReply { refused })
         }
         Body::ReadIndex(_) => Body::ReadIndexReply(ReadIndexReply { result: Some(read_index(service).await?) }),
+        Body::Rejoin(_) => Body::RejoinReply(RejoinReply { result: Some(rejoin(service).await?) }),
         Body::Ping(_) => {
             let mark = service.applied.mark();
             let (milestone_index, milestone_hash) = service.applied.milestones().last().copied().unwrap_or_default();
@@ -221,6 +224,23 @@ async fn beat(
         Select2::Second(true) => Ok(AppendEntriesResponse::Success),
         Select2::Second(false) => answered.await,
     }
+}
+
+/// What a replica that has lost its log, its process of before included, must hold before it is counted on. A quorum answers
+/// this leader after it was asked, and whoever asks is not among them: it runs no agreement. So no other leader can have made
+/// use, nor can make any, of an acknowledgement that the one who asks has forgotten, but for entries that are here.
+async fn rejoin(service: &Service) -> Result<rejoin_reply::Result, String> {
+    let leader = service.raft.server_metrics().borrow_watched().current_leader;
+    if leader != Some(service.id.0) {
+        return Ok(rejoin_reply::Result::NotLeader(leader.unwrap_or(0)));
+    }
+    match confirm(&service.raft).await {
+        Ok(_) => {}
+        Err(Round::Failed) => return Err("no quorum of the others confirmed the leadership in time".into()),
+        Err(Round::Stopped) => return Err("the replica has stopped".into()),
+    }
+    let last = service.raft.with_raft_state(|state| state.log_ids.last().map(|id| id.index)).await;
+    Ok(rejoin_reply::Result::LastLogIndex(last.map_err(|error| error.to_string())?.unwrap_or(0)))
 }
 
 async fn read_index(service: &Service) -> Result<read_index_reply::Result, String> {

@@ -63,18 +63,18 @@ const BOOTSTRAP_DEADLINE: Duration = Duration::from_secs(10);
 /// Pause between looks for deletions of clusters that were not finished.
 const FINISH_DROPS_EVERY: Duration = Duration::from_secs(30);
 
-/// How often in a row a state is made anew before the disk is given up.
+/// How often in a row a state or a log is made anew before the disk is given up.
 const REBUILDS_MAX: u32 = 3;
 
-/// A replica that has worked for so long since its state was made anew has a disk to be trusted again.
+/// A replica that has worked for so long since then has a disk to be trusted again.
 const REBUILT_WELL: Duration = Duration::from_secs(3_600);
 
 /// What is still held of the run before is let go of within this, and how often that is looked at.
 const LETS_GO: Duration = Duration::from_secs(30);
 const OPENED_AGAIN: Duration = Duration::from_millis(250);
 
-/// Runs one replica until a signal says stop or the replica fails. One whose state is found damaged is started again right
-/// here: a start makes the state anew.
+/// Runs one replica until a signal says stop or the replica fails. One whose state or log is found damaged is started again
+/// right here: a start makes the state anew, and the log whole.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let mut rebuilds = 0;
     let mut again: Option<std::time::Instant> = None;
@@ -89,7 +89,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         match &result {
             Err(error) if rebuilds < REBUILDS_MAX && Home::is_condemned(&options.data_dir) && !is_refused(error) => {
                 rebuilds += 1;
-                tracing::warn!(%error, "starting again, with another state");
+                tracing::warn!(%error, "starting again, without what is damaged");
                 again = Some(std::time::Instant::now());
             }
             // On a busy host threads of the run before may not have let go of the log yet.
@@ -102,9 +102,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     }
 }
 
-/// Whether a start was refused, so that another would be as well.
+/// Whether a start was refused, so that another would be as well. One that met damage while it read was not.
 fn is_refused(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| cause.is::<OpenError>() || cause.is::<HomeError>())
+    let refusal = |cause: &OpenError| !matches!(cause, OpenError::Storage(_));
+    error.chain().any(|cause| cause.downcast_ref().is_some_and(refusal) || cause.is::<HomeError>())
 }
 
 async fn serve(options: &Options) -> anyhow::Result<()> {

@@ -4,6 +4,7 @@ mod backup;
 mod body;
 mod join;
 mod members;
+mod metrics;
 pub(crate) mod queue;
 mod refusal;
 pub(crate) mod status;
@@ -49,6 +50,7 @@ pub(crate) fn router(api: &Arc<Api>, snapshots: &Snapshots, admin_key_sha256: &s
     };
     Router::new()
         .route("/api/admin/status", get(status::status))
+        .route("/api/admin/metrics", get(metrics::metrics))
         .route("/api/admin/snapshot", get(backup::snapshot))
         .route("/api/admin/replicas", post(members::add))
         .route("/api/admin/replicas/{id}", delete(members::remove))
