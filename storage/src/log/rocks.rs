@@ -17,7 +17,7 @@ use super::record::{
 };
 use super::torn::{Tail, damage_in_manifest, damaged_at, inspect};
 use super::view::View;
-use super::vote::VoteFile;
+use super::vote::{self, VoteFile};
 use super::writer::{Change, Sync, Write, WriteError, Writer, take_group};
 use super::{Bounds, Completion, LogEngine, LogError, LogPosition, LogRecord, Loss};
 use crate::damage::is_damage;
@@ -83,6 +83,10 @@ impl RocksLog {
 
     fn start(dir: &Path, db: Arc<DB>, memory: &Memory) -> Result<Self, LogError> {
         let view = load(&db)?;
+        let kept = vote::read(dir).map_err(|error| LogError::Open(format!("{}: {error}", dir.display())))?;
+        if view.vote.is_none() && matches!(kept, vote::Found::Vote(Some(_))) {
+            return Err(LogError::Damaged { what: "of the vote".into(), reason: "it is not there any more".into() });
+        }
         let vote = VoteFile::open(dir, view.vote.as_deref());
         let vote =
             vote.map_err(|error| LogError::Open(format!("the vote's own file in {}: {error}", dir.display())))?;
@@ -132,6 +136,9 @@ fn cut_torn_tail(dir: &Path) -> Result<(), LogError> {
         // A new one would be made beside what is there.
         return Err(LogError::Lost { dir: dir.to_owned(), reason: "CURRENT is missing".into() });
     }
+    if lacks_writes(dir).map_err(failed)? {
+        return Err(LogError::Lost { dir: dir.to_owned(), reason: "its write-ahead log is missing".into() });
+    }
     if let Some(reason) = damage_in_manifest(dir).map_err(failed)? {
         return Err(LogError::Lost { dir: dir.to_owned(), reason });
     }
@@ -145,6 +152,20 @@ fn cut_torn_tail(dir: &Path) -> Result<(), LogError> {
         }
         Tail::Damaged { file, at } => Err(LogError::Lost { dir: dir.to_owned(), reason: damaged_at(&file, at) }),
     }
+}
+
+/// Whether a log has tables and nothing that was written since. Every open begins a new write-ahead log before it lets go of
+/// the one before, and RocksDB takes a missing one for an empty one.
+pub(super) fn lacks_writes(dir: &Path) -> std::io::Result<bool> {
+    let mut tables = false;
+    for entry in std::fs::read_dir(dir)? {
+        let name = entry?.file_name().into_encoded_bytes();
+        if name.ends_with(b".log") {
+            return Ok(false);
+        }
+        tables |= name.ends_with(b".sst");
+    }
+    Ok(tables)
 }
 
 /// Whether a directory holds rows of a log, whatever else is missing. A first start that was broken off has left none.

@@ -16,6 +16,7 @@ use super::record::{
     ENTRIES_END, LOST, PURGED, VOTE, decode_entry, decode_loss, decode_purge, encode_loss, encode_purge, entry_index,
     entry_key,
 };
+use super::rocks::lacks_writes;
 use super::torn::{Tail, damage_in_manifest, inspect};
 use super::vote::{Found, VoteFile, read};
 use super::{LogError, LogPosition, Loss};
@@ -92,7 +93,7 @@ pub(crate) fn salvage(home: &Path, memory: &Memory, reason: &str) -> Result<(), 
 
 /// The database, when all that says which entries there are can be relied on.
 fn open_whole(log: &Path) -> io::Result<Option<DB>> {
-    if !log.join("CURRENT").exists() || damage_in_manifest(log)?.is_some() {
+    if !log.join("CURRENT").exists() || lacks_writes(log)? || damage_in_manifest(log)?.is_some() {
         return Ok(None);
     }
     if let Tail::Damaged { .. } = inspect(log)? {
@@ -105,8 +106,9 @@ fn open_whole(log: &Path) -> io::Result<Option<DB>> {
 fn examine(db: &DB, log: &Path) -> Option<Whole> {
     let marks = marks(db).ok()?;
     let vote = match db.get_cf(marks, VOTE) {
-        Ok(vote) => vote.map(Bytes::from),
-        Err(_) => match read(log) {
+        Ok(Some(vote)) => Some(Bytes::from(vote)),
+        // One that is not there may have gone with what else is not.
+        Ok(None) | Err(_) => match read(log) {
             Ok(Found::Vote(vote)) => vote,
             _ => return None,
         },
