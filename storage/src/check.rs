@@ -11,7 +11,7 @@ use rocksdb::{DB, IteratorMode, ReadOptions};
 use crate::damage::{self, Health};
 use crate::db::{self, Memory};
 use crate::home::{self, Home, HomeError};
-use crate::log::{Loss, Tail, check_entries, damage_in_manifest, damaged_at, inspect, is_marked, loss_of};
+use crate::log::{Loss, Tail, check_entries, damage_in_manifest, damaged_at, inspect, loss_of, mark_of};
 use crate::snapshot::{self, io_error, machine_state};
 use crate::state::{RocksStore, cf};
 
@@ -94,7 +94,7 @@ pub fn check(dir: &Path) -> Result<Report, HomeError> {
         }
         Err(error) => report.problems.push(format!("state: {error}")),
     }
-    if let Some(why) = is_marked(&dir.join("log")) {
+    if let Some(why) = mark_of(&dir.join("log")) {
         report.problems.push(format!("log: found damaged while it was in use: {why}"));
     }
     if let Some(why) = damage::marked(dir).map_err(io_error(dir))? {

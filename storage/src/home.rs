@@ -239,7 +239,7 @@ impl Home {
     /// whole again.
     #[must_use]
     pub fn is_condemned(dir: &Path) -> bool {
-        damage::marked(dir).is_ok_and(|mark| mark.is_some()) || log::is_marked(&dir.join("log")).is_some()
+        damage::marked(dir).is_ok_and(|mark| mark.is_some()) || log::mark_of(&dir.join("log")).is_some()
     }
 
     /// The directory.

@@ -26,7 +26,7 @@ pub use memory::MemoryLog;
 /// Where an entry stands: its index and the leadership that made it.
 pub use quilt_state::Position as LogPosition;
 pub use rocks::RocksLog;
-pub(crate) use rocks::{check_entries, is_marked, loss_of};
+pub(crate) use rocks::{check_entries, loss_of, mark_of};
 pub(crate) use salvage::{finish, salvage};
 pub(crate) use torn::{Tail, damage_in_manifest, damaged_at, inspect};
 

@@ -213,8 +213,8 @@ fn marked(dir: &Path) -> std::io::Result<Option<String>> {
     Ok(mark.map(|text| String::from_utf8_lossy(&text).into_owned()))
 }
 
-/// Whether a log that is not in use was found damaged.
-pub(crate) fn is_marked(dir: &Path) -> Option<String> {
+/// What a log that is not in use was found damaged by.
+pub(crate) fn mark_of(dir: &Path) -> Option<String> {
     marked(dir).ok().flatten()
 }
 
