@@ -273,7 +273,7 @@ impl Inner {
                         WriteError::Database(error) => {
                             // What a compaction met. A failed sync is none: pages of it may be whole.
                             if error.kind() == ErrorKind::Corruption {
-                                self.condemn(&error.to_string());
+                                self.condemn(error.as_ref());
                             }
                             error.to_string().into()
                         }

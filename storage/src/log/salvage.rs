@@ -178,8 +178,8 @@ fn make(dir: &Path, memory: &Memory, whole: &Whole, old: Option<&DB>) -> Result<
     }
     let mut purged = whole.purged.filter(|_| whole.loss != Some(Loss::Unknown));
     if let (Some(old), Some(first)) = (old, whole.first) {
-        let mut next = first;
-        for row in old.iterator_opt(IteratorMode::From(&entry_key(first), Direction::Forward), unkept()) {
+        let rows = old.iterator_opt(IteratorMode::From(&entry_key(first), Direction::Forward), unkept());
+        for (next, row) in (first..).zip(rows) {
             let (key, value) = row.map_err(failed)?;
             let Some(index) = entry_index(&key).filter(|index| *index == next) else { break };
             if let (true, Some(Loss::Upto(lost))) = (index == first, whole.loss) {
@@ -189,7 +189,6 @@ fn make(dir: &Path, memory: &Memory, whole: &Whole, old: Option<&DB>) -> Result<
                 purged = Some((LogPosition { index: lost, term: 0, leader: 0 }, offset));
             }
             batch.put(&key, &value);
-            next += 1;
             if batch.size_in_bytes() > BATCH_BYTES {
                 db.write(std::mem::take(&mut batch)).map_err(failed)?;
             }
