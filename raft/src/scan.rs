@@ -29,7 +29,7 @@ pub struct ScanPace {
 
 impl Default for ScanPace {
     fn default() -> Self {
-        // 4 MiB a second: two hours for 30 GiB, and below a hundredth of a core.
+        // 4 MiB a second: two hours for 30 GiB, and about two hundredths of a core meanwhile.
         Self { page_bytes: 1 << 20, page_pause: Duration::from_millis(250), pause: Duration::from_secs(600) }
     }
 }

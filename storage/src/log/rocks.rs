@@ -550,7 +550,7 @@ impl LogEngine for RocksLog {
     }
 
     fn make_good(&self, at: LogPosition, done: Completion) {
-        self.inner.enqueue(Some(done), |shared, _| {
+        self.inner.enqueue(done, |shared, _| {
             let end_offset = shared.view.good_offset(at, |index| self.inner.stored(index))?;
             shared.view.make_good(at, end_offset);
             Ok(Change::Good { at, end_offset })
