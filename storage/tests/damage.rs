@@ -196,7 +196,7 @@ fn a_flipped_byte_of_the_log_is_never_taken_for_an_entry() {
             if length == 0 || file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("LOG")) {
                 continue;
             }
-            for at in places(length, 12) {
+            for at in places(length, 8) {
                 let dir = work.path().join("data");
                 copy_tree(made.path(), &dir);
                 flip(&dir.join(relative), at);
