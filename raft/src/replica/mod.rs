@@ -54,7 +54,7 @@ const EXPIRY_MARGIN_MS: u64 = 500;
 /// A fenced write of a controller that is not decided by then is given up; the log says which way.
 const LOCAL_DEADLINE: Duration = Duration::from_secs(10);
 /// A leader that was heard from within this is at work.
-const LED_WITHIN: Duration = Duration::from_secs(1);
+const LED_WITHIN: Duration = Duration::from_millis(500);
 /// How long a background write may wait for its turn.
 const BACKGROUND_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -363,7 +363,7 @@ impl Replica {
         self.inner.leadership.clone()
     }
 
-    /// Whether a leader was at work within the last second, as far as can be told here: what waits for one may get an
+    /// Whether a leader was at work within the last half second, as far as can be told here: what waits for one may get an
     /// answer.
     #[must_use]
     pub fn is_led(&self) -> bool {

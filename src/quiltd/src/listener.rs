@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use quilt_api::{Abandoned, PeerCertificate, Server};
+use quilt_raft::Replica;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -31,6 +32,10 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECTIONS_MAX: usize = 16_384;
 /// Time that requests under way have to finish at the end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often it is looked at the end whether there is a leader, without whom no request can be finished.
+const LED_LOOK: Duration = Duration::from_millis(200);
+/// Looks in a row without one: longer than an election takes.
+const UNLED_LOOKS: u32 = 4;
 
 /// What a listener serves.
 #[derive(Clone)]
@@ -39,6 +44,8 @@ pub(crate) struct Surface {
     pub(crate) server: Server,
     /// The operator's key-value service, where it is switched on.
     pub(crate) kv: Option<Kv>,
+    /// Whether requests get anywhere.
+    pub(crate) replica: Replica,
 }
 
 impl Surface {
@@ -101,9 +108,25 @@ pub(crate) async fn serve(
             }
         });
     }
+    // Who connects now is to be refused, and to go elsewhere.
+    drop(listener);
     connections.close();
-    if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
+    let drained = tokio::select! {
+        () = graceful.shutdown() => true,
+        () = tokio::time::sleep(DRAIN_TIMEOUT) => false,
+        () = leaderless(&surface.replica) => false,
+    };
+    if !drained {
         tracing::info!("connections still open at the end are cut");
+    }
+}
+
+/// Completes when no leader is at work: what still waits waits for one, as when a whole control plane is stopped.
+async fn leaderless(replica: &Replica) {
+    let mut unled = 0;
+    while unled < UNLED_LOOKS {
+        tokio::time::sleep(LED_LOOK).await;
+        unled = if replica.is_led() { 0 } else { unled + 1 };
     }
 }
 

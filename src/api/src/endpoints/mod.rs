@@ -76,6 +76,9 @@ pub async fn run(api: Arc<Api>, stop: impl Future<Output = ()> + Send) {
             () = &mut stop => break,
         }
     }
+    if !api.replica.is_led() {
+        return; // nobody would write that
+    }
     if !matches!(tokio::time::timeout(WITHDRAW_DEADLINE, withdraw(&api, WITHDRAW_DEADLINE)).await, Ok(Ok(()))) {
         tracing::debug!("this replica's address goes with its lease");
     }

@@ -1,5 +1,5 @@
 //! Builds one replica out of its parts, in the order in which they depend on each other, and stops it in the opposite
-//! order: the API drains, controllers stop, the agreement layer flushes and ends.
+//! order: another replica leads, the API drains, controllers stop, the agreement layer flushes and ends.
 
 mod about;
 mod advertise;
@@ -59,6 +59,12 @@ pub(crate) enum Start {
 
 /// How long the first objects may take once there is a leader; repeated until they exist.
 const BOOTSTRAP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long another replica may take to take over from one that is asked to stop.
+const STEP_ASIDE_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long a replica that has failed may take to end.
+const FAILED_ENDS_WITHIN: Duration = Duration::from_secs(8);
 
 /// Pause between looks for deletions of clusters that were not finished.
 const FINISH_DROPS_EVERY: Duration = Duration::from_secs(30);
@@ -184,11 +190,12 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
             Some(Kv::new(replica.clone(), credentials))
         }
     };
-    let surface = Surface { server: server.clone(), kv };
+    let surface = Surface { server: server.clone(), kv, replica: replica.clone() };
     tasks.spawn(listener::serve(api_listener, Some(place.acceptor()?), surface, stopping.clone()));
     if let Some(http_listener) = http_listener {
         // Without TLS there is nothing an operator's key may travel over: the key-value service is not offered here.
-        tasks.spawn(listener::serve(http_listener, None, Surface { server, kv: None }, stopping));
+        let surface = Surface { server, kv: None, replica: replica.clone() };
+        tasks.spawn(listener::serve(http_listener, None, surface, stopping));
     }
     tracing::info!(replica = options.id.0, listen = %options.listen, version = env!("CARGO_PKG_VERSION"), "replica is starting");
 
@@ -196,11 +203,16 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
         () = termination() => None,
         reason = replica.stopped() => Some(reason),
     };
+    let overdue = failure.is_some().then(Overdue::begin);
+    if failure.is_none() {
+        step_aside(&replica).await;
+    }
     api.drain();
     stop.send_replace(true);
     while tasks.join_next().await.is_some() {}
     replica.shutdown().await;
     drop(home);
+    drop(overdue);
     match failure {
         None => {
             tracing::info!(replica = options.id.0, "replica has stopped");
@@ -208,6 +220,39 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
         }
         // Data at risk or an invariant broken: the process must end, and not look as if it had been asked to.
         Some(reason) => Err(anyhow::anyhow!("replica {} has stopped: {reason}", options.id)),
+    }
+}
+
+/// Has another replica lead before this one goes, so that nobody waits for an election.
+async fn step_aside(replica: &Replica) {
+    if !matches!(*replica.leadership().borrow(), Leadership::Leader(_)) {
+        return;
+    }
+    match tokio::time::timeout(STEP_ASIDE_WITHIN, replica.admin().transfer_leadership(None)).await {
+        Ok(Ok(next)) => tracing::info!(next = next.0, "another replica leads"),
+        Ok(Err(error)) => tracing::info!(%error, "no other replica is to lead"),
+        Err(_) => tracing::info!("no other replica has taken over; they will elect one"),
+    }
+}
+
+/// Ends the process hard when a replica that has failed does not end: a write that a stalled disk never finishes cannot be
+/// waited for, and it holds up whoever closes the files.
+struct Overdue {
+    _ended_in_time: std::sync::mpsc::Sender<()>,
+}
+
+impl Overdue {
+    fn begin() -> Self {
+        use std::sync::mpsc::{RecvTimeoutError, channel};
+
+        let (ended, end) = channel::<()>();
+        std::thread::spawn(move || {
+            if matches!(end.recv_timeout(FAILED_ENDS_WITHIN), Err(RecvTimeoutError::Timeout)) {
+                tracing::error!("the replica that has failed does not come to its end: aborting");
+                std::process::abort();
+            }
+        });
+        Self { _ended_in_time: ended }
     }
 }
 

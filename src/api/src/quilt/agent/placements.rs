@@ -197,11 +197,14 @@ pub(crate) async fn list(
             .filter_map(|(group, resource)| KeyPrefix::resource(cluster, group, resource).ok())
             .map(|prefix| call.replica().watch(prefix, view.revision()))
             .collect::<Vec<_>>();
+        // The agent asks another replica then.
+        let mut draining = call.api.draining();
         while known(&tag) {
             let next = futures::future::select_all(changes.iter_mut().map(|stream| Box::pin(stream.next())));
             let woken = tokio::select! {
                 (changed, _, _) = next => changed.is_ok(),
                 () = tokio::time::sleep_until(until) => false,
+                _ = draining.wait_for(|draining| *draining) => false,
             };
             if !woken {
                 break;
