@@ -106,7 +106,7 @@ pub struct Home {
     dir: PathBuf,
     stored: Stored,
     /// Released last.
-    _lock: File,
+    _lock: Arc<File>,
 }
 
 impl std::fmt::Debug for Home {
@@ -160,6 +160,8 @@ impl Home {
             }
             opened => opened?,
         };
+        let lock = Arc::new(lock);
+        log.hold(Arc::clone(&lock));
         let log = Arc::new(log);
         let lossless = log.loss().is_none();
         let never_voted = lossless && log.vote().is_none() && log.bounds().last.is_none();

@@ -512,3 +512,15 @@ fn offline_check() {
     let report = check(dir.path()).unwrap();
     assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
 }
+
+/// Whoever still holds the log holds the directory: a start beside it would make good what is only being written.
+#[test]
+fn the_log_keeps_the_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let Home { log, state, .. } = open(dir.path());
+    drop(state);
+    let again = || Home::open(dir.path(), identity(1));
+    assert!(matches!(again(), Err(HomeError::InUse(_))));
+    drop(log);
+    assert!(again().is_ok());
+}

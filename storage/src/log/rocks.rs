@@ -1,10 +1,11 @@
 //! [`RocksLog`]: the log in a RocksDB database, with one writer thread. Knows no RocksDB option; those are in `db`.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ struct Inner {
     work: Condvar,
     syncs: AtomicU64,
     tail_bytes_max: u64,
+    /// The lock of the data directory, given back behind the database.
+    lock: OnceLock<Arc<File>>,
 }
 
 struct Shared {
@@ -81,6 +84,13 @@ impl RocksLog {
         })
     }
 
+    /// Keeps the lock of the data directory for as long as this log can be written to, whoever holds it last: a log that is
+    /// made good meanwhile would lack what is acknowledged by this one.
+    pub(crate) fn hold(&self, lock: Arc<File>) {
+        // There is one lock, and it is given once.
+        self.inner.lock.get_or_init(|| lock);
+    }
+
     fn start(dir: &Path, db: Arc<DB>, memory: &Memory) -> Result<Self, LogError> {
         let view = load(&db)?;
         let kept = vote::read(dir).map_err(|error| LogError::Open(format!("{}: {error}", dir.display())))?;
@@ -106,6 +116,7 @@ impl RocksLog {
             work: Condvar::new(),
             syncs: AtomicU64::new(0),
             tail_bytes_max: memory.log_tail_bytes as u64,
+            lock: OnceLock::new(),
         });
         let of_writer = inner.clone();
         let thread = std::thread::Builder::new()
