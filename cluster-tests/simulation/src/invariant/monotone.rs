@@ -24,11 +24,12 @@ fn not_behind(replica: u64, now: &Mark, before: &Mark) -> Result<(), String> {
 }
 
 impl Monotone {
-    /// What a replica may have answered a candidate is there after a restart.
+    /// What a replica may have answered a candidate is there after a restart. Of the same term it may also hold the vote of
+    /// another that leads: a majority voted for that one, and whoever hears of it follows.
     fn promises_kept(&self, replica: u64, vote: Option<(u64, u64, bool)>) -> Result<(), String> {
         let Some(promised) = self.promised.get(&replica) else { return Ok(()) };
-        let found = vote.map_or((0, 0), |(term, candidate, _)| (term, candidate));
-        if found.0 < promised.0 || found.0 == promised.0 && found.1 != promised.1 {
+        let (found, leads) = vote.map_or(((0, 0), false), |(term, candidate, leads)| ((term, candidate), leads));
+        if found.0 < promised.0 || found.0 == promised.0 && found.1 != promised.1 && !leads {
             return Err(format!("replica {replica} starts with vote {found:?} and had answered with {promised:?}"));
         }
         Ok(())
