@@ -44,6 +44,8 @@ struct Seen {
     handed_over: Option<Instant>,
     /// The last time that this one did.
     handing_over: Option<Instant>,
+    /// The last heartbeat of a leader that this replica follows.
+    followed: Option<Instant>,
 }
 
 impl Disk {
@@ -65,6 +67,16 @@ impl Disk {
     /// Whether this vote is the durable one.
     pub(crate) fn holds_vote(&self, vote: &Vote) -> bool {
         self.vote.lock().as_ref() == Some(vote)
+    }
+
+    /// A leader that this replica follows has beaten.
+    pub(crate) fn note_followed(&self) {
+        self.seen.lock().followed = Some(TypeConfig::now());
+    }
+
+    /// Whether a leader that this replica follows has beaten within a time.
+    fn followed_within(&self, span: Duration) -> bool {
+        self.within(span, |seen| seen.followed)
     }
 
     /// A leader goes because its disk is slow.

@@ -121,13 +121,10 @@ impl DiskWatch {
             return;
         }
         let now = TypeConfig::now();
-        let leader = self.raft.server_metrics().borrow_watched().current_leader;
-        let led = match leader {
-            Some(leader) if leader == self.id => true,
-            Some(leader) => self.peers.heard(leader).is_some_and(|ago| ago < RELUCTANT),
-            None => false,
-        };
-        if led {
+        // A replica that is known to have led last, and answers, may have started again and lead no more: what counts is that
+        // somebody beats. Nobody else may be able to lead, since this replica may hold more of the log.
+        let leads = self.raft.server_metrics().borrow_watched().state == openraft::ServerState::Leader;
+        if leads || self.disk.followed_within(RELUCTANT) {
             shy.led_at = now;
         }
         let stands = !is_slow || now >= shy.led_at + RELUCTANT;

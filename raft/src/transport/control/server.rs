@@ -142,6 +142,7 @@ async fn decide(service: &Service, question: Body) -> Result<Body, String> {
             let prev = request.prev_log_id;
             let result = match beat(service, request).await.map_err(|error| text(&error))? {
                 AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_) => {
+                    service.disk.note_followed();
                     Some(append_reply::Result::Matching(crate::peer::Matching { log_id: None }))
                 }
                 AppendEntriesResponse::Conflict => {

@@ -134,7 +134,8 @@ impl Reader {
         }
         let given_up = lane.silent_since.map(|since| since + SILENCE_MAX_NS);
         if let Some(at) = given_up.filter(|at| *at <= now) {
-            state.reset_at.get_or_insert(at);
+            // Also where a reset is on its way: it comes too late.
+            state.reset_at = Some(state.reset_at.map_or(at, |reset| reset.min(at)));
         }
         if state.reset_at.is_some_and(|at| at <= now) {
             return Poll::Ready(Err(Broken));
