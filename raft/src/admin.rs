@@ -158,10 +158,13 @@ impl Admin {
     /// Makes this replica's newest snapshot cover everything applied here so far.
     ///
     /// # Errors
-    /// See [`AdminError`].
+    /// Nothing has been applied here yet; see [`AdminError`].
     pub async fn snapshot(&self) -> Result<(), AdminError> {
         let raft = self.replica.raft().clone();
         let index = self.replica.applied().mark().index;
+        if index == 0 {
+            return Err(AdminError::Refused("nothing has been applied here yet, so there is no state to keep".into()));
+        }
         self.run(async move { take_snapshot(&raft, index, TIMEOUT).await }).await?
     }
 

@@ -223,6 +223,16 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Ok(())
     }
 
+    /// A snapshot of nothing is put off: to openraft a builder that fails is a broken store, and it would stop. One that it
+    /// cannot do without is tried nevertheless, and fails: the state that it believes in is not there.
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
+        let empty = self.applier.as_ref().is_some_and(|applier| applier.machine.position().is_none());
+        if empty && !force {
+            return None;
+        }
+        Some(self.get_snapshot_builder().await)
+    }
+
     async fn get_snapshot_builder(&mut self) -> Builder {
         Builder { home: Arc::clone(&self.home) }
     }

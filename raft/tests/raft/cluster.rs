@@ -236,6 +236,9 @@ async fn replicas_join_and_leave() {
     let follower = cluster.ids().into_iter().find(|id| *id != leader).expect("three replicas");
     last(cluster.get(leader).propose(create("a"), DEADLINE).await.expect("applied"));
     let (joined, address) = cluster.add().await;
+    // Nothing has arrived there yet; that is no reason to stop.
+    let refused = cluster.get(joined).admin().snapshot().await.expect_err("there is no state");
+    assert!(refused.to_string().contains("nothing has been applied here yet"), "{refused}");
     let admin = cluster.get(follower).admin();
     admin.add_learner(ReplicaId(joined), address).await.expect("added");
     admin.promote(ReplicaId(joined), DEADLINE).await.expect("promoted");
