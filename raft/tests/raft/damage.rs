@@ -25,10 +25,16 @@ fn tables(data: &Path) -> Vec<PathBuf> {
     found.into_iter().rev().map(|(_, path)| path).collect()
 }
 
-fn flip_in_the_middle(path: &Path) {
+/// What a file holds, with another bit in its middle.
+fn flipped(path: &Path) -> Vec<u8> {
     let mut content = std::fs::read(path).expect("readable");
     let middle = content.len() / 2;
     content[middle] ^= 0x40;
+    content
+}
+
+fn flip_in_the_middle(path: &Path) {
+    let content = flipped(path);
     // In place: an open table is the same file.
     let file = std::fs::OpenOptions::new().write(true).open(path).expect("writable");
     std::os::unix::fs::FileExt::write_all_at(&file, &content, 0).expect("written");
@@ -49,20 +55,22 @@ async fn fill(cluster: &Cluster, through: u64, names: std::ops::Range<u32>) {
     }
 }
 
-async fn followers(cluster: &Cluster) -> (u64, Vec<u64>) {
+/// Three replicas that all hold so many values, their leader, and who follows it.
+async fn filled(values: u32) -> (Cluster, u64, Vec<u64>) {
+    let cluster = Cluster::start(3).await;
     let leader = cluster.leader().await;
-    (leader, cluster.ids().into_iter().filter(|id| *id != leader).collect())
+    let followers = cluster.ids().into_iter().filter(|id| *id != leader).collect();
+    fill(&cluster, leader, 0..values).await;
+    cluster.wait_for_revision(u64::from(values)).await;
+    (cluster, leader, followers)
 }
 
 /// A byte rots while a replica is down. It is found when the state is read, which stops the replica; the next start takes
 /// a peer's state, and the replica is a voter as before. Whatever it answered in between was right.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rot_in_a_replica_that_was_down_is_repaired() {
-    let mut cluster = Cluster::start(3).await;
-    let (leader, followers) = followers(&cluster).await;
+    let (mut cluster, leader, followers) = filled(150).await;
     let hit = followers[0];
-    fill(&cluster, leader, 0..150).await;
-    cluster.wait_for_revision(150).await;
     cluster.shut_down(hit).await;
     flip_in_the_middle(&tables(&cluster.data(hit))[0]);
     fill(&cluster, leader, 150..180).await;
@@ -93,9 +101,7 @@ async fn rot_in_a_replica_that_was_down_is_repaired() {
 /// go on, and it comes back whole.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rot_under_the_leader_is_found_and_repaired() {
-    let mut cluster = Cluster::start(3).await;
-    let (leader, _) = followers(&cluster).await;
-    fill(&cluster, leader, 0..150).await;
+    let (mut cluster, leader, _) = filled(150).await;
     cluster.home(leader).state.flush().expect("flushed");
     flip_in_the_middle(&tables(&cluster.data(leader))[0]);
     let why = cluster.stopped(leader).await;
@@ -112,10 +118,7 @@ async fn rot_under_the_leader_is_found_and_repaired() {
 /// A row that nobody wrote, in a table without a fault: block checksums cannot tell, the hash does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_was_never_written_is_found_by_the_hash() {
-    let mut cluster = Cluster::start(3).await;
-    let (leader, followers) = followers(&cluster).await;
-    fill(&cluster, leader, 0..20).await;
-    cluster.wait_for_revision(20).await;
+    let (mut cluster, _, followers) = filled(20).await;
     let hit = followers[0];
     let mut batch = Batch::default();
     let row = quilt_state::row::version(key("rogue").bytes(), quilt_proto::Revision::new(7));
@@ -136,10 +139,7 @@ async fn a_row_that_was_never_written_is_found_by_the_hash() {
 /// from the one that is left, after which there is a quorum.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_state_is_taken_from_a_peer_that_does_not_lead() {
-    let mut cluster = Cluster::start(3).await;
-    let (leader, followers) = followers(&cluster).await;
-    fill(&cluster, leader, 0..30).await;
-    cluster.wait_for_revision(30).await;
+    let (mut cluster, leader, followers) = filled(30).await;
     cluster.shut_down(leader).await;
     cluster.shut_down(followers[0]).await;
     std::fs::remove_dir_all(cluster.data(followers[0]).join("state")).expect("removed");
@@ -159,10 +159,7 @@ async fn a_lost_state_is_taken_from_a_peer_that_does_not_lead() {
 /// refused by the one who asks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_state_is_replaced_behind_a_cut_log() {
-    let mut cluster = Cluster::start(3).await;
-    let (leader, followers) = followers(&cluster).await;
-    fill(&cluster, leader, 0..60).await;
-    cluster.wait_for_revision(60).await;
+    let (mut cluster, _, followers) = filled(60).await;
     let hit = followers[0];
     cluster.get(hit).admin().cut_log(0).await.expect("cut");
     cluster.until(hit, |status| status.purged_index.is_some_and(|index| index >= 50)).await;
@@ -222,10 +219,7 @@ async fn all_there(cluster: &Cluster, id: u64, names: u32) {
 /// own state covers what is lost, and needs nobody for it. Both followers at once, at different places.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rotten_table_of_the_log_is_made_good_by_the_own_state() {
-    let mut cluster = Cluster::start(3).await;
-    let (leader, followers) = followers(&cluster).await;
-    fill(&cluster, leader, 0..80).await;
-    cluster.wait_for_revision(80).await;
+    let (mut cluster, _, followers) = filled(80).await;
     for id in &followers {
         reopen(&mut cluster, *id).await;
         cluster.home(*id).state.flush().expect("flushed");
@@ -261,10 +255,7 @@ async fn a_rotten_table_of_the_log_is_made_good_by_the_own_state() {
 /// lead, and the two are a quorum again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_entries_are_made_good_by_a_peer_that_does_not_lead() {
-    let mut cluster = Cluster::start(3).await;
-    let (leader, followers) = followers(&cluster).await;
-    fill(&cluster, leader, 0..60).await;
-    cluster.wait_for_revision(60).await;
+    let (mut cluster, _, followers) = filled(60).await;
     let hit = followers[0];
     reopen(&mut cluster, hit).await;
     let leader = cluster.leader().await;
@@ -295,11 +286,8 @@ async fn lost_entries_are_made_good_by_a_peer_that_does_not_lead() {
 /// voter again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_whose_end_is_lost_waits_for_a_leader() {
-    let mut cluster = Cluster::start(3).await;
-    let (leader, followers) = followers(&cluster).await;
+    let (mut cluster, leader, followers) = filled(20).await;
     let [lagging, hit] = followers[..] else { unreachable!("three replicas") };
-    fill(&cluster, leader, 0..20).await;
-    cluster.wait_for_revision(20).await;
     cluster.shut_down(lagging).await;
     // Acknowledged by the leader and the one that will be hit; the third has nothing of it.
     fill(&cluster, leader, 20..40).await;
@@ -332,10 +320,7 @@ async fn a_log_whose_end_is_lost_waits_for_a_leader() {
 /// third. None has a whole copy, and together they have all of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn damage_at_another_place_of_each_replica() {
-    let mut cluster = Cluster::start(3).await;
-    let (leader, followers) = followers(&cluster).await;
-    fill(&cluster, leader, 0..80).await;
-    cluster.wait_for_revision(80).await;
+    let (mut cluster, leader, followers) = filled(80).await;
     for id in followers.iter().chain([&leader]) {
         reopen(&mut cluster, *id).await;
         cluster.home(*id).state.flush().expect("flushed");
@@ -375,11 +360,8 @@ async fn damage_at_another_place_of_each_replica() {
 /// that needs it gets that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_snapshot_is_not_sent() {
-    let mut cluster = Cluster::start(3).await;
-    let (leader, followers) = followers(&cluster).await;
+    let (mut cluster, leader, followers) = filled(10).await;
     let away = followers[0];
-    fill(&cluster, leader, 0..10).await;
-    cluster.wait_for_revision(10).await;
     cluster.shut_down(away).await;
     fill(&cluster, leader, 10..60).await;
     cluster.get(leader).admin().cut_log(0).await.expect("cut");
@@ -391,9 +373,7 @@ async fn a_damaged_snapshot_is_not_sent() {
     files.sort_by_key(|file| std::fs::metadata(file).expect("there").len());
     let file = files.pop().expect("it has files");
     // Not the file of the state as well: that would be the state's damage.
-    let mut content = std::fs::read(&file).expect("readable");
-    let middle = content.len() / 2;
-    content[middle] ^= 0x40;
+    let content = flipped(&file);
     std::fs::remove_file(&file).expect("removed");
     std::fs::write(&file, content).expect("written");
     cluster.restart(away).await;

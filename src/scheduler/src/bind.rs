@@ -135,7 +135,7 @@ impl Batch {
 
     fn compare(&mut self, basis: Basis, key: &Key, at: Revision) {
         #[cfg(test)]
-        if crate::museum::leaves_out(&basis) {
+        if crate::tests::museum::leaves_out(&basis) {
             return;
         }
         if !self.bases.contains(&basis) {

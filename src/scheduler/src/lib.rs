@@ -15,8 +15,6 @@ pub mod score;
 pub mod snapshot;
 
 #[cfg(test)]
-mod museum;
-#[cfg(test)]
 mod tests;
 
 pub use decide::{Decision, decide};

@@ -1,4 +1,8 @@
-//! Decisions as tables: nodes and a Pod in, node or reasons out.
+//! Decisions as tables: nodes and a Pod in, node or reasons out; beside them the scheduler at work, and bugs planted into it.
+
+pub(crate) mod museum;
+mod rows;
+mod runtime;
 
 use std::collections::BTreeMap;
 

@@ -2,19 +2,18 @@
 //! revision. The switch is there in these tests only.
 
 use std::cell::Cell;
-use std::time::Duration;
 
 use quilt_proto::{Key, KeyPrefix, Op, ReplicaId, Txn};
 use quilt_raft::{Consistency, Decision as Committed, Limit, Replica, View};
 use serde_json::{Value, json};
 
-use crate::bind::{self, Basis, Batch, Binding};
+use super::rows::{DEADLINE, key, put};
+use crate::bind::{Basis, Batch, Binding};
 use crate::decide::{Decision, decide};
 use crate::node::Node;
 use crate::pod::Pod;
 use crate::snapshot::Snapshot;
 
-const DEADLINE: Duration = Duration::from_secs(60);
 const NOW: &str = "2026-01-01T00:00:00Z";
 /// Interleavings that an exhibit is tried in.
 const SEEDS: u64 = 20;
@@ -51,18 +50,6 @@ impl Chance {
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (mixed ^ (mixed >> 31)) % end
     }
-}
-
-fn key(resource: &str, name: &str) -> Key {
-    let namespace = if resource == "nodes" { "" } else { "default" };
-    Key::new("default", "", resource, namespace, name).expect("valid")
-}
-
-fn put(key: &Key, mut value: Value) -> Op {
-    value["metadata"]["name"] = json!(key.parts().name);
-    value["metadata"]["namespace"] = json!(key.parts().namespace);
-    value["metadata"]["uid"] = json!(format!("uid-{}", key.parts().name));
-    bind::put(key, &value, "", 0)
 }
 
 fn node(cpu: u64) -> Value {

@@ -2,25 +2,13 @@
 
 use std::time::Duration;
 
-use quilt_proto::{Key, KeyPrefix, Op, ReplicaId, Txn};
+use quilt_proto::{KeyPrefix, Op, ReplicaId, Txn};
 use quilt_raft::{Consistency, Decision, Limit, Replica};
-use quilt_scheduler::{Scheduler, bind};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-const DEADLINE: Duration = Duration::from_secs(60);
-
-fn key(resource: &str, name: &str) -> Key {
-    let namespace = if resource == "nodes" { "" } else { "default" };
-    Key::new("default", "", resource, namespace, name).expect("valid")
-}
-
-fn put(key: &Key, mut value: Value) -> Op {
-    value["metadata"]["name"] = json!(key.parts().name);
-    value["metadata"]["namespace"] = json!(key.parts().namespace);
-    value["metadata"]["uid"] = json!(format!("uid-{}", key.parts().name));
-    bind::put(key, &value, "", 0)
-}
+use super::rows::{DEADLINE, key, put};
+use crate::Scheduler;
 
 fn node() -> Value {
     json!({"metadata": {"labels": {"quilt.sh/agent": "true"}}, "spec": {},
