@@ -18,6 +18,10 @@ type Instant = openraft::alias::InstantOf<TypeConfig>;
 /// Wall time may speed cluster time up by this share, one part in twenty, and never slow it down.
 const SLEW_SHARE: u64 = 20;
 
+/// One stamp makes up for no more time than this. A leader that has stamped nothing for an hour, or that has followed for
+/// one, would else take three minutes in one step, and with them whatever was lent for less.
+const SLEW_OVER_MS_MAX: u64 = 1_000;
+
 /// Clocks further apart than this are worth an alarm.
 const APART_MS_MAX: u64 = 10_000;
 
@@ -27,6 +31,8 @@ struct Base {
     at: Instant,
     /// What was last stamped or told, so that the clock never goes back.
     told_ms: u64,
+    /// What was last stamped here.
+    stamped_ms: u64,
     alarmed: bool,
 }
 
@@ -48,16 +54,19 @@ pub(crate) fn micros(duration: Duration) -> u64 {
 impl Clock {
     /// A clock that goes on from the applied cluster time.
     pub(crate) fn new(applied_ms: u64) -> Self {
-        let base = Base { cluster_ms: applied_ms, at: TypeConfig::now(), told_ms: applied_ms, alarmed: false };
+        let base = Base { cluster_ms: applied_ms, at: TypeConfig::now(), told_ms: applied_ms, stamped_ms: 0, alarmed: false };
         Self { base: Mutex::new(base) }
     }
 
     /// An entry stamped `applied_ms` has been applied here.
+    ///
+    /// Another leader's time is taken as it is, also where this clock was ahead of it: what two hosts have drifted apart in a
+    /// month must not be one step when the other one leads. What was stamped here only says how long ago that was.
     pub(crate) fn applied(&self, applied_ms: u64) {
         let mut base = self.base.lock();
         let now = TypeConfig::now();
         let estimate = base.cluster_ms.saturating_add(millis(now.saturating_duration_since(base.at)));
-        if applied_ms > estimate {
+        if applied_ms > estimate || applied_ms > base.stamped_ms {
             base.cluster_ms = applied_ms;
             base.at = now;
         }
@@ -98,7 +107,7 @@ impl Clock {
                 tracing::warn!(apart_ms = apart, "wall clock is ahead of cluster time; slewing");
                 base.alarmed = true;
             }
-            estimate += apart.min(elapsed / SLEW_SHARE);
+            estimate += apart.min(elapsed.min(SLEW_OVER_MS_MAX) / SLEW_SHARE);
         } else if estimate - wall > APART_MS_MAX && !base.alarmed {
             tracing::warn!(apart_ms = estimate - wall, "wall clock is behind cluster time");
             base.alarmed = true;
@@ -109,6 +118,7 @@ impl Clock {
             base.at = now;
         }
         base.told_ms = base.told_ms.max(estimate);
+        base.stamped_ms = base.told_ms;
         (base.told_ms, wall)
     }
 }
@@ -132,6 +142,34 @@ mod tests {
         let stamped = ahead - 3_600_000;
         follower.applied(stamped);
         assert!((stamped..ahead - 3_000_000).contains(&follower.now_ms()));
+    }
+
+    /// A follower whose wall clock is ahead has not saved up anything when it leads, and one whose clock runs faster than
+    /// the leader's is not ahead of it.
+    #[test]
+    fn an_election_is_no_jump() {
+        let hour_ms = 3_600_000;
+        let clock = Clock::new(1_000);
+        let followed = Duration::from_secs(30);
+        clock.base.lock().at -= followed;
+        let (stamp, _) = clock.stamp();
+        assert!((31_000..32_000).contains(&stamp), "30 s have passed since the last entry, not {stamp}");
+
+        let fast = Clock::new(1_000);
+        fast.base.lock().at -= Duration::from_millis(hour_ms);
+        fast.applied(hour_ms);
+        let (stamp, _) = fast.stamp();
+        assert!((hour_ms..hour_ms + 900).contains(&stamp), "the leader's time goes on: {stamp}");
+    }
+
+    /// What a leader stamps itself and applies a moment later does not hold its time back.
+    #[test]
+    fn own_entries_do_not_slow_time_down() {
+        let clock = Clock::new(1_000);
+        let (stamp, _) = clock.stamp();
+        clock.base.lock().at -= Duration::from_secs(5);
+        clock.applied(stamp);
+        assert!(clock.stamp().0 >= stamp + 5_000);
     }
 
     /// Stamps never go back, and an applied stamp from ahead moves the clock there.

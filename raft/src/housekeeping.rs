@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::Instant as _;
 use openraft::type_config::TypeConfigExt;
 use quilt_proto::state::{Compact, Expire, Sweep};
 use quilt_proto::{KeyPrefix, Revision, command};
@@ -11,7 +12,7 @@ use quilt_state::limits::{COMPACT_ROWS_MAX, EXPIRE_KEYS_MAX, SWEEP_ROWS_MAX};
 use quilt_state::{Family, Step, row};
 
 use crate::applied::Applied;
-use crate::clock::Clock;
+use crate::clock::{Clock, millis};
 use crate::history::{Floors, Window, Written};
 use crate::host::watch;
 use crate::leadership::{LeaderId, Leadership};
@@ -54,8 +55,12 @@ impl Housekeeping {
 
     async fn lead(&self, leader: LeaderId) {
         let mut window = Window::new(self.window, self.budget_bytes);
+        // By this process's own time: cluster time may take a step when it is first stamped here, and a watch that fell
+        // behind would have the less.
+        let began = TypeConfig::now();
         while self.leads(leader) {
-            let floors = window.look(self.clock.now_ms(), self.applied.mark().revision, &self.written);
+            let led_ms = millis(TypeConfig::now().saturating_duration_since(began));
+            let floors = window.look(led_ms, self.applied.mark().revision, &self.written);
             if let Err(error) = self.round(leader, floors).await {
                 // Apply meets the same error and stops the replica; here it is only reported.
                 tracing::error!(%error, "reading what is due");

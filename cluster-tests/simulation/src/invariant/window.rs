@@ -3,8 +3,8 @@
 use super::{Facts, Invariant};
 use crate::sight::Sight;
 
-/// What was promised is 75 s by the leader's clock, which may be this much too fast.
-const WINDOW_MS: u64 = 75_000 * 1_000 / 1_156;
+/// What was promised is 75 s by the monotonic clock of the leader's host, which may be a tenth too fast.
+const WINDOW_MS: u64 = 75_000 * 1_000 / 1_101;
 
 #[derive(Default)]
 pub(super) struct Window {
