@@ -54,7 +54,8 @@ pub(crate) fn micros(duration: Duration) -> u64 {
 impl Clock {
     /// A clock that goes on from the applied cluster time.
     pub(crate) fn new(applied_ms: u64) -> Self {
-        let base = Base { cluster_ms: applied_ms, at: TypeConfig::now(), told_ms: applied_ms, stamped_ms: 0, alarmed: false };
+        let base =
+            Base { cluster_ms: applied_ms, at: TypeConfig::now(), told_ms: applied_ms, stamped_ms: 0, alarmed: false };
         Self { base: Mutex::new(base) }
     }
 

@@ -148,7 +148,16 @@ impl RaftLogReader<TypeConfig> for LogStore {
         if start >= end {
             return Ok(Vec::new());
         }
-        let records = self.engine.read_limited(start..end, READ_BYTES_MAX).map_err(|error| failed(&error))?;
+        let records = match self.engine.read_limited(start..end, READ_BYTES_MAX) {
+            // Only replication asks, and openraft lets go of nothing a leader still sends: whoever asks for it led until a
+            // snapshot of another leader took its place, a moment ago. openraft notices that once it has something to send,
+            // and takes an error for a broken disk.
+            Err(LogError::Missing { first, .. }) if start < first => {
+                tracing::info!(start, first, "entries to be sent were let go of behind a snapshot");
+                return Ok(Vec::new());
+            }
+            read => read.map_err(|error| failed(&error))?,
+        };
         records.into_iter().map(|record| codec::from_record(record).map_err(Into::into)).collect()
     }
 }

@@ -69,6 +69,11 @@ impl Disk {
         self.vote.lock().as_ref() == Some(vote)
     }
 
+    /// Whether a later vote is durable: whoever led by this one leads no more.
+    pub(crate) fn has_voted_beyond(&self, vote: &Vote) -> bool {
+        self.vote.lock().as_ref().is_some_and(|durable| durable > vote)
+    }
+
     /// A leader that this replica follows has beaten.
     pub(crate) fn note_followed(&self) {
         self.seen.lock().followed = Some(TypeConfig::now());

@@ -4,9 +4,11 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::stream::poll_fn;
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::{RPCOption, stream_append_sequential};
@@ -198,6 +200,15 @@ impl RaftNetworkV2<TypeConfig> for Client {
             let Some(first) = input.next().await else { return Ok(futures::stream::empty().boxed()) };
             let connection = self.connection()?;
             let mut client = connection.data();
+            // openraft reads the log before it asks whether it still leads; by then a new leader may have cut the log, or put
+            // a snapshot in its place.
+            let (vote, disk) = (first.vote, Arc::clone(&self.disk));
+            let input = poll_fn(move |cx| {
+                if disk.has_voted_beyond(&vote) {
+                    return Poll::Ready(None);
+                }
+                input.poll_next_unpin(cx)
+            });
             let term = Arc::new(AtomicU64::new(0));
             let leads = Arc::clone(&term);
             let credit = Arc::new(Credit::default());
