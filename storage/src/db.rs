@@ -8,6 +8,7 @@ use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, LogLevel,
     Options, SliceTransform,
 };
+use rustix::fs::{Mode, OFlags};
 
 use crate::family::access;
 
@@ -65,6 +66,7 @@ pub(crate) fn open_log(dir: &Path, memory: &Memory) -> Result<DB, rocksdb::Error
     // An unfinished last record is what a crash leaves and is cut off; a damaged record with others behind it is
     // corruption, and then the log does not open.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_use_direct_io_for_flush_and_compaction(takes_direct_writes(dir));
     DB::open_cf_descriptors(&options, dir, log_families(memory))
 }
 
@@ -104,7 +106,17 @@ pub(crate) fn open_state(dir: &Path, memory: &Memory, cache: &Cache, presence: P
     // A crash must leave all families at one point, since no log evens them out.
     options.set_atomic_flush(true);
     options.set_db_write_buffer_size(memory.state_memtable_bytes);
+    options.set_use_direct_io_for_flush_and_compaction(takes_direct_writes(dir));
     DB::open_cf_descriptors(&options, dir, families(memory, cache))
+}
+
+/// Whether files of a database may be written past the page cache (decision 29): where the file system cannot, they are
+/// written through it as ever. The question leaves no file behind.
+fn takes_direct_writes(dir: &Path) -> bool {
+    let unnamed = OFlags::TMPFILE | OFlags::WRONLY | OFlags::DIRECT;
+    // A database that is to be made has no directory yet.
+    let there = dir.ancestors().find(|ancestor| ancestor.is_dir());
+    there.is_some_and(|there| rustix::fs::open(there, unnamed, Mode::RUSR | Mode::WUSR).is_ok())
 }
 
 /// Opens a database of the state, or a checkpoint of one, for reading only.
@@ -155,7 +167,8 @@ fn base() -> Options {
     options.set_max_background_jobs(2);
     // Small arenas: an idle family costs kilobytes, not a megabyte.
     options.set_arena_block_size(256 << 10);
-    // Written out in steps, so that a sync of the log does not wait behind a whole file of dirty pages.
+    // What goes through the page cache is written out in steps, so that a sync of the log does not wait behind a whole file
+    // of dirty pages.
     options.set_bytes_per_sync(1 << 20);
     options.set_log_level(LogLevel::Warn);
     options.set_max_log_file_size(DIAGNOSTIC_BYTES_MAX);
@@ -180,4 +193,33 @@ fn blocks(block_bytes: usize, cache: Option<&Cache>) -> BlockBasedOptions {
         None => blocks.disable_cache(),
     }
     blocks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What RocksDB wrote down as the options of a database.
+    fn options(dir: &Path) -> String {
+        let files = std::fs::read_dir(dir).expect("readable").flatten();
+        let newest = files.map(|file| file.path()).filter(|path| path.to_string_lossy().contains("OPTIONS-")).max();
+        std::fs::read_to_string(newest.expect("RocksDB writes them down")).expect("readable")
+    }
+
+    /// Both databases write tables past the page cache exactly where the file system can, and open in any case. None can where
+    /// no file can be made.
+    #[test]
+    fn tables_are_written_past_the_page_cache_where_that_works() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (log, state) = (dir.path().join("log"), dir.path().join("state"));
+        let can = takes_direct_writes(&log);
+        let memory = Memory::default();
+        drop(open_log(&log, &memory).expect("opens"));
+        drop(open_state(&state, &memory, &block_cache(&memory), Presence::Create).expect("opens"));
+        let said = format!("use_direct_io_for_flush_and_compaction={can}");
+        for dir in [&log, &state] {
+            assert!(options(dir).contains(&said), "{} does not say {said}", dir.display());
+        }
+        assert!(!takes_direct_writes(Path::new("/proc")));
+    }
 }
