@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::assemble::identity;
 use crate::cli::render_kubeconfig;
-use crate::dev::{Options, ports};
+use crate::dev::Options;
+use crate::dev::ports::{self, Held};
 use crate::exit::{Failure, Hinted};
 use crate::secret;
 use crate::tls::authority::Authority;
@@ -54,6 +55,7 @@ pub(crate) struct Layout {
     pub(crate) admin_key_file: PathBuf,
     pub(crate) api_key_file: PathBuf,
     pub(crate) join_token_file: PathBuf,
+    _ports: [Held; 3],
 }
 
 /// The directory of this run; no other `quiltd dev` uses it as long as this lives.
@@ -126,6 +128,7 @@ impl Layout {
     /// Reads the directory, or fills it the first time.
     pub(crate) fn prepare(dir: &Path, options: &Options) -> anyhow::Result<Self> {
         let ports = choose_ports(dir, options)?;
+        let [api, http, peers] = ports.each_ref().map(Held::ports);
         let at = |name: &str| dir.join(name);
         let keys = keys(&at("keys.json"))?;
         let serving = authority(&at("pki/ca"), "quiltd serving CA")?;
@@ -139,14 +142,14 @@ impl Layout {
             }
         };
         let replicas: Vec<_> = (1..=options.replicas)
-            .zip(ports.api.iter().zip(&ports.http).zip(&ports.peer))
+            .zip(api.into_iter().zip(http).zip(peers))
             .map(|(id, ((api, http), peer))| ReplicaPlace {
                 id,
                 data_dir: at(&format!("replica-{id}")),
                 api: format!("https://127.0.0.1:{api}"),
-                api_port: *api,
-                http_port: *http,
-                peer_port: *peer,
+                api_port: api,
+                http_port: http,
+                peer_port: peer,
             })
             .collect();
         for replica in &replicas {
@@ -166,6 +169,7 @@ impl Layout {
             join_token_file: at("agents/join.token"),
             replicas,
             keys,
+            _ports: ports,
         };
         files::private_dir(&at("logs"))?;
         files::private_dir(&at("run"))?;
@@ -200,8 +204,9 @@ fn contexts(replicas: &[ReplicaPlace]) -> Vec<(String, String)> {
     usual.into_iter().chain(each).collect()
 }
 
-/// The ports of an earlier run are kept when any free ones are asked for: replicas know each other by them.
-fn choose_ports(dir: &Path, options: &Options) -> anyhow::Result<Ports> {
+/// API, HTTP and peer ports. Those of an earlier run are taken again when any free ones are asked for: replicas know each
+/// other by them.
+fn choose_ports(dir: &Path, options: &Options) -> anyhow::Result<[Held; 3]> {
     let path = dir.join("ports.json");
     let before: Option<Ports> = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     if let Some(before) = &before
@@ -217,16 +222,17 @@ fn choose_ports(dir: &Path, options: &Options) -> anyhow::Result<Ports> {
     }
     let before = before.unwrap_or_default();
     let pick = |base: u16, before: &[u16], flag| match (base, before.first()) {
-        (0, Some(_)) => Ok(before.to_vec()),
+        (0, Some(_)) => ports::keep(before, flag),
         _ => ports::choose(base, options.replicas, flag),
     };
-    let ports = Ports {
-        api: pick(options.api_port, &before.api, "--api-port")?,
-        http: pick(options.http_port, &before.http, "--http-port")?,
-        peer: pick(options.peer_port, &before.peer, "--peer-port")?,
-    };
-    files::write_private(&path, &serde_json::to_vec(&ports)?)?;
-    Ok(ports)
+    let held = [
+        pick(options.api_port, &before.api, "--api-port")?,
+        pick(options.http_port, &before.http, "--http-port")?,
+        pick(options.peer_port, &before.peer, "--peer-port")?,
+    ];
+    let [api, http, peer] = held.each_ref().map(Held::ports);
+    files::write_private(&path, &serde_json::to_vec(&Ports { api, http, peer })?)?;
+    Ok(held)
 }
 
 fn keys(path: &Path) -> anyhow::Result<Keys> {
