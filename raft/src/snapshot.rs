@@ -6,11 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use openraft::type_config::TypeConfigExt;
 use parking_lot::Mutex;
-use prost::Message;
-use quilt_state::{Batch, Family, Machine, MemoryStore, Position, Store};
+use quilt_state::{Machine, MemoryStore, Position};
 use quilt_storage::snapshot::SnapshotReceiver;
 use quilt_storage::{Manifest, Snapshot, Snapshots};
 
+use crate::one_piece::OnePiece;
 use crate::types::TypeConfig;
 
 /// A snapshot operation failed.
@@ -18,7 +18,7 @@ use crate::types::TypeConfig;
 #[error("snapshot: {0}")]
 pub struct SnapshotFailed(pub String);
 
-fn failed(error: impl std::fmt::Display) -> SnapshotFailed {
+pub(crate) fn failed(error: impl std::fmt::Display) -> SnapshotFailed {
     SnapshotFailed(error.to_string())
 }
 
@@ -248,43 +248,10 @@ impl SnapshotHome for Snapshots {
     }
 }
 
-/// Snapshots of a [`MemoryStore`]: one file that is the store's whole content.
+/// Snapshots of a [`MemoryStore`].
 pub(crate) struct MemorySnapshots {
     store: Arc<MemoryStore>,
-    newest: Arc<Mutex<Option<Arc<MemorySnapshot>>>>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Rows {
-    #[prost(message, repeated, tag = "1")]
-    rows: Vec<Row>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Row {
-    #[prost(uint32, tag = "1")]
-    family: u32,
-    #[prost(bytes = "bytes", tag = "2")]
-    key: Bytes,
-    #[prost(bytes = "bytes", tag = "3")]
-    value: Bytes,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct MemoryManifest {
-    #[prost(uint64, tag = "1")]
-    index: u64,
-    #[prost(uint64, tag = "2")]
-    term: u64,
-    #[prost(bytes = "bytes", tag = "3")]
-    membership: Bytes,
-    #[prost(uint64, tag = "4")]
-    bytes: u64,
-}
-
-struct MemorySnapshot {
-    manifest: MemoryManifest,
-    content: Bytes,
+    newest: Arc<Mutex<Option<Arc<OnePiece>>>>,
 }
 
 impl MemorySnapshots {
@@ -295,24 +262,12 @@ impl MemorySnapshots {
 
 impl SnapshotHome for MemorySnapshots {
     fn build(&self) -> Result<Arc<dyn SnapshotSource>, SnapshotFailed> {
-        let mut rows = Rows::default();
-        for (family, content) in self.store.dump() {
-            let family = Family::ALL.iter().position(|known| *known == family).unwrap_or_default();
-            let family = u32::try_from(family).unwrap_or_default();
-            rows.rows.extend(content.into_iter().map(|(key, value)| Row { family, key, value }));
-        }
+        let rows = self.store.dump();
         let copy = Arc::new(MemoryStore::new());
-        copy.write(&batch(&rows)).map_err(failed)?;
+        copy.load(rows.clone());
         let machine = Machine::open(copy).map_err(failed)?;
         let position = machine.position().ok_or_else(|| failed("nothing has been applied yet"))?;
-        let content = Bytes::from(rows.encode_to_vec());
-        let manifest = MemoryManifest {
-            index: position.index,
-            term: position.term,
-            membership: machine.membership().clone(),
-            bytes: content.len() as u64,
-        };
-        let snapshot = Arc::new(MemorySnapshot { manifest, content });
+        let snapshot = Arc::new(OnePiece::of(rows, position, machine.membership().clone()));
         *self.newest.lock() = Some(Arc::clone(&snapshot));
         Ok(snapshot)
     }
@@ -323,90 +278,10 @@ impl SnapshotHome for MemorySnapshots {
     }
 
     fn receive(&self, manifest: &[u8]) -> Result<Box<dyn SnapshotSink>, SnapshotFailed> {
-        let manifest = MemoryManifest::decode(manifest).map_err(failed)?;
-        Ok(Box::new(MemorySink {
-            manifest,
-            content: Vec::new(),
-            store: Arc::clone(&self.store),
-            newest: Arc::clone(&self.newest),
-        }))
+        let (store, newest) = (Arc::clone(&self.store), Arc::clone(&self.newest));
+        OnePiece::receive(manifest, move |snapshot, rows| {
+            store.load(rows);
+            *newest.lock() = Some(Arc::new(snapshot));
+        })
     }
-}
-
-impl SnapshotSource for MemorySnapshot {
-    fn manifest(&self) -> Bytes {
-        self.manifest.encode_to_vec().into()
-    }
-
-    fn position(&self) -> Position {
-        Position { index: self.manifest.index, term: self.manifest.term, leader: 0 }
-    }
-
-    fn membership(&self) -> Bytes {
-        self.manifest.membership.clone()
-    }
-
-    fn bytes(&self) -> u64 {
-        self.manifest.bytes
-    }
-
-    fn read(&self, _file: usize, offset: u64, bytes_max: usize) -> Result<Bytes, SnapshotFailed> {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.content.len());
-        let end = start.saturating_add(bytes_max).min(self.content.len());
-        Ok(self.content.slice(start..end))
-    }
-}
-
-struct MemorySink {
-    manifest: MemoryManifest,
-    content: Vec<u8>,
-    store: Arc<MemoryStore>,
-    newest: Arc<Mutex<Option<Arc<MemorySnapshot>>>>,
-}
-
-impl SnapshotSink for MemorySink {
-    fn wanted(&self) -> Result<Vec<WantedFile>, SnapshotFailed> {
-        let complete = self.content.len() as u64 >= self.manifest.bytes;
-        let wanted = WantedFile { file: 0, offset: self.content.len() as u64 };
-        Ok(if complete { Vec::new() } else { vec![wanted] })
-    }
-
-    fn position(&self) -> Position {
-        Position { index: self.manifest.index, term: self.manifest.term, leader: 0 }
-    }
-
-    fn membership(&self) -> Bytes {
-        self.manifest.membership.clone()
-    }
-
-    fn write(&mut self, _file: usize, offset: u64, piece: &[u8]) -> Result<(), SnapshotFailed> {
-        if offset != self.content.len() as u64 || offset + piece.len() as u64 > self.manifest.bytes {
-            return Err(failed(format!("a piece at {offset} does not follow")));
-        }
-        self.content.extend_from_slice(piece);
-        Ok(())
-    }
-
-    fn install(self: Box<Self>) -> Result<(), SnapshotFailed> {
-        if self.content.len() as u64 != self.manifest.bytes {
-            return Err(failed("pieces are missing"));
-        }
-        let content = Bytes::from(self.content);
-        let rows = Rows::decode(content.clone()).map_err(failed)?;
-        let fresh = MemoryStore::new();
-        fresh.write(&batch(&rows)).map_err(failed)?;
-        self.store.load(fresh.dump());
-        *self.newest.lock() = Some(Arc::new(MemorySnapshot { manifest: self.manifest, content }));
-        Ok(())
-    }
-}
-
-fn batch(rows: &Rows) -> Batch {
-    let mut batch = Batch::default();
-    for row in &rows.rows {
-        if let Some(family) = usize::try_from(row.family).ok().and_then(|at| Family::ALL.get(at)) {
-            batch.put(*family, row.key.clone(), row.value.clone());
-        }
-    }
-    batch
 }

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message;
 use quilt_proto::state::{Change, MachineState, Record};
-use quilt_raft_simulated::Parts;
 use quilt_raft_simulated::model::{self, Dice, Host, sleep};
+use quilt_raft_simulated::{OnePiece, Parts, Rows, SnapshotSource};
 use quilt_state::{Batch, Family, MemoryStore, Step, Store, StoreError, row};
 use quilt_storage::{Bounds, Completion, LogEngine, LogError, LogPosition, LogRecord, MemoryLog};
 use tokio::sync::Notify;
@@ -21,14 +21,12 @@ use tokio::sync::Notify;
 use crate::flaw::Flaw;
 use crate::ledger::Ledger;
 use crate::sight::{Changed, Mark, Sight};
-use crate::snapshot::{Kept, Snapshots};
+use crate::snapshot::Snapshots;
 
 /// What a disk writes whole, or not at all, or not quite.
 const SECTOR_BYTES: usize = 512;
 /// One write in so many fills the memory table, which is then flushed: small ones, usual ones, large ones.
 const FLUSH_ONE_IN: [u64; 3] = [15, 100, 300];
-
-pub(crate) type Rows = BTreeMap<Family, BTreeMap<Bytes, Bytes>>;
 
 /// How the disk behaves now.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +91,8 @@ impl Image {
                 self.records.split_off(&end);
             }
             Kind::Purge(Framed { index, term, leader, .. }) => {
-                self.records = self.records.split_off(&(index + 1));
+                let beyond = u64::from(Flaw::PurgedTooFar.is_shown());
+                self.records = self.records.split_off(&(index + 1 + beyond));
                 self.purged = Some(LogPosition { index, term, leader });
             }
             Kind::Committed(committed) => self.committed = Some(committed),
@@ -134,7 +133,7 @@ struct State {
     written: Vec<u8>,
     flushed: Rows,
     unflushed: Vec<Batch>,
-    snapshot: Option<Arc<Kept>>,
+    snapshot: Option<Arc<OnePiece>>,
     syncs: u64,
 }
 
@@ -199,6 +198,11 @@ impl Disk {
     /// Changes how it behaves.
     pub(crate) fn set_habit(&self, habit: Habit) {
         self.state.lock().habit = habit;
+    }
+
+    /// The memory table is full: what was applied so far is flushed.
+    pub(crate) fn flush_state(&self) {
+        Rocks::flush_all(&mut self.state.lock());
     }
 
     /// The machine or its process ends. To be called before its tasks are dropped.
@@ -354,7 +358,11 @@ impl Log {
                 state.synced.last()
             };
             self.disk.ledger.see(&Sight::Synced { replica: self.disk.replica, last });
-            for done in waiting {
+            let mut told = waiting;
+            if Flaw::CompletedOutOfOrder.is_shown() {
+                told.append(&mut self.queue.lock().waiting);
+            }
+            for done in told {
                 done(Ok(()));
             }
         }
@@ -455,7 +463,10 @@ impl LogEngine for Log {
             _ => upto,
         };
         let frames = [Kind::Purge(Framed { index, term, leader, payload: Bytes::new() })];
-        self.change(Some(done), frames, |log, done| log.purge(upto, done));
+        if self.change(Some(done), frames, |log, done| log.purge(upto, done)) {
+            let covered = self.disk.state.lock().snapshot.as_ref().map(|kept| kept.position().index);
+            self.disk.ledger.see(&Sight::Purged { replica: self.disk.replica, upto: upto.index, covered });
+        }
     }
 
     fn save_committed(&self, committed: Bytes) {
@@ -524,11 +535,11 @@ impl Rocks {
         Some((state.flushed.clone(), machine))
     }
 
-    pub(crate) fn kept(&self) -> Option<Arc<Kept>> {
+    pub(crate) fn kept(&self) -> Option<Arc<OnePiece>> {
         self.disk.state.lock().snapshot.clone()
     }
 
-    pub(crate) fn keep(&self, snapshot: Arc<Kept>) {
+    pub(crate) fn keep(&self, snapshot: Arc<OnePiece>) {
         let mut state = self.disk.state.lock();
         if state.boot == self.boot {
             state.snapshot = Some(snapshot);
@@ -536,7 +547,7 @@ impl Rocks {
     }
 
     /// Puts other rows in the place of all, as one step.
-    pub(crate) fn replace(&self, rows: &Rows, snapshot: Arc<Kept>) {
+    pub(crate) fn replace(&self, rows: &Rows, snapshot: Arc<OnePiece>) {
         {
             let mut state = self.disk.state.lock();
             if state.boot != self.boot {

@@ -11,6 +11,58 @@ use crate::node::Node;
 use crate::plan::Plan;
 use crate::world::Scene;
 
+/// What breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strike {
+    /// A process or a machine ends, for long or not.
+    Crash,
+    /// All of them do.
+    CrashAll,
+    /// Some directions to and from one replica are cut.
+    Cut,
+    /// The replicas are parted.
+    Part,
+    /// A leader hears nothing any more, a moment later is not heard either, and hears again from one after the other.
+    Deafen,
+    /// A host stands still.
+    Pause,
+    /// A disk is slow.
+    Stall,
+    /// A disk's log is slow, its state is flushed all the same, and the power goes.
+    Outrun,
+    /// A disk fails a sync.
+    FailSync,
+    /// The network is bad everywhere.
+    Storm,
+    /// Whoever votes next loses power.
+    Ambush,
+    /// A wall clock jumps.
+    Clock,
+    /// A process starts again.
+    Restart,
+}
+
+impl Strike {
+    /// One in a hundred draws each.
+    const fn of(drawn: u64) -> Self {
+        match drawn {
+            0..22 => Self::Crash,
+            22..27 => Self::CrashAll,
+            27..40 => Self::Cut,
+            40..46 => Self::Part,
+            46..50 => Self::Deafen,
+            50..60 => Self::Pause,
+            60..69 => Self::Stall,
+            69..72 => Self::Outrun,
+            72..77 => Self::FailSync,
+            77..85 => Self::Storm,
+            85..88 => Self::Ambush,
+            88..93 => Self::Clock,
+            _ => Self::Restart,
+        }
+    }
+}
+
 pub(crate) struct Faults {
     pub(crate) scene: Arc<Scene>,
     pub(crate) dice: Dice,
@@ -57,14 +109,15 @@ impl Faults {
         let Some(victim) = self.victim() else { return };
         self.scene.ledger.count(|tally| tally.faults += 1);
         let end = if self.dice.percent(60) { End::Power } else { End::Process };
-        match self.dice.below(100) {
-            0..22 => {
+        let drawn = Strike::of(self.dice.below(100));
+        match self.scene.only.unwrap_or(drawn) {
+            Strike::Crash => {
                 victim.crash(end, &self.scene);
                 // A tenth to a third of all outages are long.
                 let down = if self.dice.percent(20) { self.lasts(5_000, 40_000) } else { self.dice.between(20, 3_000) };
                 self.restart_later(victim, down);
             }
-            22..27 => {
+            Strike::CrashAll => {
                 let apart = self.dice.between(0, 30);
                 for node in self.scene.nodes() {
                     sleep(ms(self.dice.between(0, apart))).await;
@@ -75,18 +128,20 @@ impl Faults {
                     self.restart_later(node, down);
                 }
             }
-            27..40 => self.cut(&victim),
-            40..50 => self.part(),
-            50..60 => self.pause(&victim),
-            60..72 => self.stall(&victim),
-            72..77 => {
+            Strike::Cut => self.cut(&victim),
+            Strike::Part => self.part(),
+            Strike::Deafen => self.deafen().await,
+            Strike::Pause => self.pause(&victim),
+            Strike::Stall => self.stall(&victim),
+            Strike::Outrun => self.outrun(&victim).await,
+            Strike::FailSync => {
                 let habit = Habit { sync_us: self.scene.plan.sync_us, fail_next: true };
                 self.scene.ledger.note(&format!("fail a sync of {}", victim.id));
                 victim.disk.set_habit(habit);
             }
-            77..85 => self.storm(),
-            85..88 => self.ambush(&victim),
-            88..93 => {
+            Strike::Storm => self.storm(),
+            Strike::Ambush => self.ambush(&victim),
+            Strike::Clock => {
                 if let Some(host) = victim.host() {
                     let day = 86_400_000;
                     let offset = i64::try_from(self.dice.between(0, 2 * day)).unwrap_or(0) - day as i64;
@@ -94,8 +149,8 @@ impl Faults {
                     host.set_wall_offset_ms(offset);
                 }
             }
-            _ => {
-                // A restart so quick that peers hardly notice.
+            Strike::Restart => {
+                // So quick that peers hardly notice.
                 victim.crash(End::Process, &self.scene);
                 let down = self.dice.between(1, 50);
                 self.restart_later(victim, down);
@@ -170,6 +225,55 @@ impl Faults {
         let both = one.iter().flat_map(|here| other.iter().flat_map(|there| [(*here, *there), (*there, *here)]));
         let cut = both.collect();
         self.cut_all(cut);
+    }
+
+    /// A leader hears nothing any more, and a moment later is not heard either, until others have elected another one. What
+    /// its peers had said to it comes then, from one peer after the other, the new leader the last one.
+    async fn deafen(&mut self) {
+        let Some(leader) = self.scene.leader() else { return };
+        let id = leader.id;
+        let mut peers: Vec<_> = self.scene.nodes().iter().map(|node| node.id).filter(|peer| *peer != id).collect();
+        self.scene.ledger.note(&format!("deafen {id}"));
+        for peer in &peers {
+            self.scene.net.cut(*peer, id);
+        }
+        sleep(ms(self.dice.between(5, 300))).await;
+        for peer in &peers {
+            self.scene.net.cut(id, *peer);
+        }
+        // Less than it takes to give up a connection.
+        let lasts = self.dice.between(1_000, 3_000);
+        let apart = self.dice.between(1, 100);
+        let first = usize::try_from(self.dice.below(1 + peers.len() as u64)).unwrap_or(0);
+        let scene = Arc::clone(&self.scene);
+        drop(self.scene.spawn(async move {
+            sleep(ms(lasts)).await;
+            let leads = scene.nodes().into_iter().find(|node| node.id != id && node.leads()).map(|node| node.id);
+            let middle = first.min(peers.len());
+            peers.rotate_left(middle);
+            peers.sort_by_key(|peer| Some(*peer) == leads);
+            scene.ledger.note(&format!("{id} hears {peers:?}"));
+            for peer in &peers {
+                scene.net.heal(*peer, id);
+                sleep(ms(apart)).await;
+            }
+            for peer in &peers {
+                scene.net.heal(id, *peer);
+            }
+        }));
+    }
+
+    /// Entries are applied that others hold, and the state is ahead of the own log when the power goes.
+    async fn outrun(&mut self, victim: &Arc<Node>) {
+        let sync_us = self.dice.between(100_000, 1_000_000);
+        self.scene.ledger.note(&format!("outrun the log of {}: {sync_us} us", victim.id));
+        victim.disk.set_habit(Habit { sync_us: (sync_us, sync_us), fail_next: false });
+        sleep(ms(self.dice.between(20, 900))).await;
+        victim.disk.flush_state();
+        victim.crash(End::Power, &self.scene);
+        victim.disk.set_habit(Habit { sync_us: self.scene.plan.sync_us, fail_next: false });
+        let down = self.dice.between(20, 3_000);
+        self.restart_later(Arc::clone(victim), down);
     }
 
     fn cut_all(&mut self, cut: Vec<(u64, u64)>) {

@@ -18,6 +18,10 @@ pub(crate) enum Flaw {
     AppliedIndexApart,
     /// Recovery takes the last whole record for a torn one.
     TailCutTooFar,
+    /// The log's writer tells those who came while it synced that theirs is durable too.
+    CompletedOutOfOrder,
+    /// A purge takes an entry more than it says.
+    PurgedTooFar,
     /// The log is purged up to its end, whatever the state holds.
     PurgePastDurable,
     /// A store's error loses the rows of an entry, and apply goes on.

@@ -30,6 +30,7 @@ mod world;
 
 pub use campaign::{Report, Sum, Verdict, run};
 pub use disk::suite;
+pub use fault::Strike;
 pub use ledger::Violation;
 pub use pace::Pace;
 pub use plan::Plan;

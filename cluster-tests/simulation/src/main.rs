@@ -97,7 +97,7 @@ fn main() -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let options = Options { seconds, pace: args.pace, trace: args.trace };
+    let options = Options { seconds, pace: args.pace, only: None, trace: args.trace };
     let report = run(args.seeds, &options, |verdict| {
         if !args.quiet || verdict.violation.is_some() {
             // Whoever reads may have gone; the exit code still tells.

@@ -6,6 +6,7 @@ use std::fmt;
 use quilt_raft_simulated::model::Exhibit;
 
 use crate::campaign::{Verdict, one};
+use crate::fault::Strike;
 use crate::flaw::Flaw;
 use crate::pace::Pace;
 use crate::world::Options;
@@ -31,14 +32,22 @@ pub struct Piece {
     pub seconds: u64,
     /// How dense the world has to be.
     pub pace: Pace,
+    /// The only fault in it, where what leads to the bug takes several at the right time.
+    pub only: Option<Strike>,
 }
 
 const fn agreement(name: &'static str, area: &'static str, which: Exhibit, seed: u64, seconds: u64) -> Piece {
-    Piece { name, area, place: Place::Agreement(which), seed, seconds, pace: Pace::Busy }
+    Piece { name, area, place: Place::Agreement(which), seed, seconds, pace: Pace::Busy, only: None }
 }
 
 const fn disk(name: &'static str, area: &'static str, which: Flaw, seed: u64, seconds: u64) -> Piece {
-    Piece { name, area, place: Place::Disk(which), seed, seconds, pace: Pace::Busy }
+    Piece { name, area, place: Place::Disk(which), seed, seconds, pace: Pace::Busy, only: None }
+}
+
+impl Piece {
+    const fn by(self, only: Strike) -> Self {
+        Self { only: Some(only), ..self }
+    }
 }
 
 /// All exhibits.
@@ -48,6 +57,8 @@ pub const PIECES: &[Piece] = &[
     disk("vote behind a later log write", "votes and log", Flaw::VoteReordered, 1, 60),
     disk("retry of a failed sync", "votes and log", Flaw::FailedSyncIgnored, 4, 60),
     disk("whole record taken for a torn tail", "votes and log", Flaw::TailCutTooFar, 1, 60),
+    disk("out-of-order completion in the log writer", "votes and log", Flaw::CompletedOutOfOrder, 1, 60),
+    disk("hole after a purge", "votes and log", Flaw::PurgedTooFar, 1, 60),
     disk("purge past the durable applied index", "votes and log", Flaw::PurgePastDurable, 1, 60),
     disk("applied index outside the batch", "apply", Flaw::AppliedIndexApart, 1, 60),
     disk("half-installed snapshot survives a crash", "apply", Flaw::HalfInstalled, 8, 60),
@@ -62,11 +73,17 @@ pub const PIECES: &[Piece] = &[
     disk("pod placed without comparing", "product", Flaw::BindUnchecked, 3, 60),
     disk("token counted outside the entry", "product", Flaw::TokenUnchecked, 3, 60),
     disk("subnet taken without its index", "product", Flaw::SubnetUnchecked, 4, 60),
+    agreement("state ahead of its log uncovered", "consensus seam", Exhibit::AheadOfLogUncovered, 1, 60)
+        .by(Strike::Outrun),
+    agreement("commit on less than a quorum", "consensus seam", Exhibit::SubQuorumCommit, 1, 60),
     disk("membership missing in the snapshot", "consensus seam", Flaw::MembershipNotInSnapshot, 2, 60),
     agreement("clock in apply", "apply", Exhibit::ClockInApply, 1, 60),
+    agreement("hash order in apply", "apply", Exhibit::OpsInAnyOrder, 1, 60),
+    agreement("id made in apply", "apply", Exhibit::IdInApply, 1, 60),
     agreement("request sent again under another id", "apply", Exhibit::DedupeDropped, 1, 60),
     agreement("outcome forgotten before it was answered", "apply", Exhibit::OutcomeForgotten, 1, 60),
     agreement("transaction applied after its expiry", "apply", Exhibit::ExpiryIgnored, 2, 60),
+    agreement("late answer credited", "reads", Exhibit::LateAnswerCredited, 7, 60).by(Strike::Deafen),
     agreement("lease read after a pause", "reads", Exhibit::LeaseRead, 1, 60),
     agreement("follower read without waiting for the read index", "reads", Exhibit::ReadBeforeApplied, 1, 60),
     agreement("events dropped for a slow reader", "watch", Exhibit::EventsDropped, 1, 60),
@@ -113,7 +130,7 @@ pub fn try_one(piece: Piece, seed: Option<u64>) -> Trial {
         Place::Agreement(which) => Exhibit::show(Some(which)),
         Place::Disk(which) => Flaw::show(Some(which)),
     }
-    let options = Options { seconds: piece.seconds, pace: Some(piece.pace), trace: None };
+    let options = Options { seconds: piece.seconds, pace: Some(piece.pace), only: piece.only, trace: None };
     let verdict = one(seed.unwrap_or(piece.seed), &options);
     Exhibit::show(None);
     Flaw::show(None);

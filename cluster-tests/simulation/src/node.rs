@@ -56,6 +56,11 @@ impl Node {
         Some((up.host.clone(), up.replica.clone()?))
     }
 
+    /// Whether it leads, by its own word.
+    pub(crate) fn leads(&self) -> bool {
+        self.replica().is_some_and(|(_, replica)| replica.leadership().borrow().held().is_some())
+    }
+
     /// Starts it from its disk.
     pub(crate) fn start(self: &Arc<Self>, scene: &Arc<Scene>) {
         let mut up = self.up.lock();

@@ -125,6 +125,15 @@ pub(crate) enum Sight<'a> {
         /// The last index that stays.
         after: Option<u64>,
     },
+    /// A replica lets go of the beginning of its log.
+    Purged {
+        /// Which.
+        replica: u64,
+        /// The last index that goes.
+        upto: u64,
+        /// Where the newest snapshot ends.
+        covered: Option<u64>,
+    },
     /// Entries became durable on a replica.
     Synced {
         /// Which.

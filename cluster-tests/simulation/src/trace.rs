@@ -92,6 +92,7 @@ impl Trace {
             Sight::Idle { replica, from, upto, .. } => self.mix(&[14, *replica, *from, *upto]),
             Sight::Promised { replica, term, candidate } => self.mix(&[16, *replica, *term, *candidate]),
             Sight::Compacting { floor } => self.mix(&[17, *floor]),
+            Sight::Purged { replica, upto, covered } => self.mix(&[18, *replica, *upto, covered.unwrap_or_default()]),
             Sight::Refused { replica, from, floor } => self.mix(&[15, *replica, *from, *floor]),
         }
     }

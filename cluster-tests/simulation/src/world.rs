@@ -14,7 +14,7 @@ use quilt_raft_simulated::{Consistency, Replica, Status};
 use crate::campaign::Verdict;
 use crate::client::{Client, Trade, key, look};
 use crate::disk::Habit;
-use crate::fault::{Faults, supervise};
+use crate::fault::{Faults, Strike, supervise};
 use crate::ledger::Ledger;
 use crate::node::{Node, on};
 use crate::operator::Operator;
@@ -41,13 +41,15 @@ pub struct Options {
     pub seconds: u64,
     /// Another pace than the seed's.
     pub pace: Option<Pace>,
+    /// No fault but this.
+    pub only: Option<Strike>,
     /// Where every line of the trace goes.
     pub trace: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { seconds: 60, pace: None, trace: None }
+        Self { seconds: 60, pace: None, only: None, trace: None }
     }
 }
 
@@ -57,6 +59,7 @@ pub(crate) struct Scene {
     pub(crate) dice: Dice,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) net: Arc<Net>,
+    pub(crate) only: Option<Strike>,
     nodes: Mutex<BTreeMap<u64, Arc<Node>>>,
     retired: Mutex<BTreeSet<u64>>,
     ground: Host,
@@ -67,8 +70,8 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    fn new(seed: u64, pace: Option<Pace>, ledger: Arc<Ledger>) -> Arc<Self> {
-        let plan = Plan::of(seed, pace);
+    fn new(seed: u64, options: &Options, ledger: Arc<Ledger>) -> Arc<Self> {
+        let plan = Plan::of(seed, options.pace);
         let dice = Dice::new(seed).child(3);
         let net = Net::new(dice.child(1), plan.weather);
         Arc::new(Self {
@@ -76,6 +79,7 @@ impl Scene {
             dice,
             ledger,
             net,
+            only: options.only,
             nodes: Mutex::default(),
             retired: Mutex::default(),
             ground: Host::new(0),
@@ -135,9 +139,7 @@ impl Scene {
 
     /// The machine that leads, by its own word.
     pub(crate) fn leader(&self) -> Option<Arc<Node>> {
-        self.nodes()
-            .into_iter()
-            .find(|node| node.replica().is_some_and(|(_, replica)| replica.leadership().borrow().held().is_some()))
+        self.nodes().into_iter().find(|node| node.leads())
     }
 
     /// Waits, and not much longer once there is to be no load any more.
@@ -359,7 +361,7 @@ pub fn simulate(seed: u64, options: &Options) -> Verdict {
     let dump = options.trace.as_ref().and_then(|path| std::fs::File::create(path).ok());
     let ledger = Arc::new(Ledger::new(dump));
     let mut world = World::new(seed);
-    let scene = Scene::new(seed, options.pace, Arc::clone(&ledger));
+    let scene = Scene::new(seed, options, Arc::clone(&ledger));
     ledger.note(&format!("{:?}", scene.plan));
     let simulated_ns = world.run(async {
         scene.live(options.seconds).await;

@@ -16,7 +16,7 @@ fn openraft_suite_on_the_modelled_disk() {
 fn kept_seeds_hold() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../seeds");
     for kept in kept(&dir).expect("the kept seeds are read") {
-        let verdict = simulate(kept.seed, &Options { seconds: kept.seconds, pace: kept.pace, trace: None });
+        let verdict = simulate(kept.seed, &Options { seconds: kept.seconds, pace: kept.pace, ..Options::default() });
         assert_eq!(verdict.violation, None, "{verdict}");
     }
 }
@@ -25,7 +25,7 @@ fn kept_seeds_hold() {
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     for pace in [Pace::Busy, Pace::Usual] {
-        let options = Options { seconds: 10, pace: Some(pace), trace: None };
+        let options = Options { seconds: 10, pace: Some(pace), ..Options::default() };
         let worlds = || (1..3).map(|seed| simulate(seed, &options)).collect::<Vec<_>>();
         let (once, twice) = (worlds(), worlds());
         assert_eq!(once, twice);
@@ -51,7 +51,7 @@ fn a_day_is_simulated() {
 /// A fixed set of seeds, for every change: faults under load, then everything healed and in agreement.
 fn worlds_hold(pace: Pace, part: u64, (tests, worlds): (u64, u64)) {
     assert!(part < tests, "it is not counted");
-    let options = Options { seconds: SECONDS, pace: Some(pace), trace: None };
+    let options = Options { seconds: SECONDS, pace: Some(pace), ..Options::default() };
     let first = 100 + 100 * part;
     let report = run(first..first + worlds, &options, |_| {});
     assert!(report.failed.is_empty(), "{report}\n{:#?}", report.failed);

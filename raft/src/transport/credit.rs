@@ -124,6 +124,11 @@ impl Credit {
                     continue;
                 }
                 state.given = true;
+                if exhibit!(SubQuorumCommit)
+                    && let (Ok(Ok(_)), Some(last)) = (&answer, state.sent.back())
+                {
+                    return Poll::Ready(Some(Ok(Ok(*last))));
+                }
                 return Poll::Ready(Some(answer));
             }
         })

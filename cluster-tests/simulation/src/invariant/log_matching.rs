@@ -28,6 +28,15 @@ impl Invariant for LogMatching {
                 odd[0], odd[1]
             ));
         }
+        if let Sight::Booted { replica, log, bounds, .. } = sight
+            && let (Some(purged), Some(first)) = (bounds.purged, log.first())
+            && first.0 > purged.index + 1
+        {
+            let last = purged.index;
+            return Err(format!(
+                "replica {replica} starts with a log that was let go of up to {last} and begins at {first:?}"
+            ));
+        }
         let Sight::Appended { replica, before, records } = sight else { return Ok(()) };
         let mut before = before.map(|(_, term)| term);
         for record in *records {

@@ -5,6 +5,7 @@ mod bindings;
 mod cluster_time;
 mod committed_immutable;
 mod committed_on_quorum;
+mod covered;
 mod election_safety;
 mod exactly_once;
 mod facts;
@@ -49,6 +50,7 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(committed_on_quorum::CommittedOnQuorum::default()),
         Box::new(committed_immutable::CommittedImmutable::default()),
         Box::new(monotone::Monotone::default()),
+        Box::new(covered::Covered),
         Box::new(state_machine_safety::StateMachineSafety),
         Box::new(state_hash::OneHash::default()),
         Box::new(exactly_once::ExactlyOnce::default()),

@@ -32,6 +32,12 @@ pub enum Exhibit {
     WindowIgnored,
     /// Apply reads this host's clock.
     ClockInApply,
+    /// Apply takes the operations of a transaction in an order that is not the entry's.
+    OpsInAnyOrder,
+    /// Apply makes up a part of what it writes.
+    IdInApply,
+    /// A peer that has acknowledged something counts for everything that was sent to it.
+    SubQuorumCommit,
     /// A watch that has fallen behind goes on at the present.
     EventsDropped,
     /// A watch that is taken up again begins one transaction early.
