@@ -13,6 +13,5 @@ pub mod run;
 pub mod scenario;
 mod settle;
 pub mod soak;
-mod starvation;
 mod timeline;
 mod verdict;

@@ -14,6 +14,7 @@ mod kill;
 mod members;
 mod pause;
 mod probe;
+mod quorum;
 mod restart;
 mod rot;
 mod sick;
@@ -21,7 +22,7 @@ mod trouble;
 mod upgrade;
 
 use std::fmt::{self, Display, Formatter};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -175,6 +176,17 @@ pub struct Proof {
     pub missing: Vec<String>,
     /// What the product did that it must not do under this fault.
     pub broken: Vec<Violation>,
+    /// The epoch that an operator began because of it.
+    pub renewed: Option<Renewed>,
+}
+
+/// An epoch that an operator began: whoever stands before it is told to begin anew.
+#[derive(Debug, Clone, Copy)]
+pub struct Renewed {
+    /// Not before this.
+    pub begun: Instant,
+    /// Its first revision.
+    pub revision: u64,
 }
 
 impl Proof {
@@ -267,7 +279,13 @@ impl Fault {
     /// Whether it may end with another replica in the place of one.
     #[must_use]
     pub fn may_replace(self) -> bool {
-        matches!(self, Self::Members(Change::Replace | Change::GrowAndShrink) | Self::Rot(..))
+        matches!(self, Self::Members(Change::Replace | Change::GrowAndShrink))
+    }
+
+    /// Whether an operator has to begin a new epoch after it.
+    #[must_use]
+    pub fn renews(self) -> bool {
+        matches!(self, Self::Rot(Whom::Majority | Whom::All, Files::Log, _))
     }
 
     /// The name of its kind, for tables.

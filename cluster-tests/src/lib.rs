@@ -21,6 +21,7 @@ pub mod random;
 pub mod reader;
 pub mod rig;
 pub mod rules;
+mod starvation;
 pub mod terminal;
 mod validator;
 pub mod wait;

@@ -11,7 +11,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -289,6 +289,30 @@ impl Rig {
         &self.network
     }
 
+    /// All replicas that have not been removed with their peers' addresses, as `--initial-cluster` has them.
+    #[must_use]
+    pub fn members(&self) -> String {
+        let member = |id: &u16| format!("{id}={}", self.addresses.at(PROXY_HOSTS + id, PEER_PORT));
+        self.seats.keys().map(member).collect::<Vec<_>>().join(",")
+    }
+
+    /// What `quiltd operator` answers the admin.
+    ///
+    /// # Errors
+    /// When it does not succeed, with what it says.
+    pub async fn operator(&self, arguments: &[&str]) -> Result<String> {
+        let cp = self.plan.directory.join("cp");
+        let through = self.ids().first().copied().context("there is no replica")?;
+        let mut command = tokio::process::Command::new(&self.plan.binary);
+        command.arg("operator").args(arguments).stdin(Stdio::null());
+        command.env("QUILTD_ADDRESS", format!("https://{}", self.addresses.at(through, API_PORT)));
+        command.env("QUILTD_CA", cp.join("ca.crt")).env("QUILTD_TOKEN_FILE", cp.join("admin.key"));
+        let output = command.output().await.context("quiltd cannot be started")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "quiltd operator {}: {}: {said}", arguments.join(" "), output.status);
+        Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
+    }
+
     /// Where everything is kept.
     #[must_use]
     pub fn directory(&self) -> &Path {
@@ -376,6 +400,16 @@ impl Rig {
         let pid = self.at_mut(id)?.launch()?;
         self.network.owners().set(id, pid);
         Ok(())
+    }
+
+    /// Asks a replica to stop in order, and waits for that.
+    ///
+    /// # Errors
+    /// When it does not in time, and is killed.
+    pub async fn stop(&mut self, id: u16, limit: Duration) -> Result<ExitStatus> {
+        let status = self.at_mut(id)?.stop(limit).await?;
+        self.network.owners().remove(id);
+        Ok(status)
     }
 
     /// `kill -9` of several at once: all signals are sent before the first end is waited for.

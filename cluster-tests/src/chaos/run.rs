@@ -153,6 +153,8 @@ struct Run<'a> {
     void: Vec<String>,
     /// Until when a replica may end for the sake of a fault that is over.
     lingering: BTreeMap<u16, Instant>,
+    /// An operator has begun a new epoch: the part that saw the one before is closed, so that the next is judged whole.
+    renewed: bool,
 }
 
 /// Runs a scenario in `directory`, which is made, and removed if nothing was found. When the harness cannot do its part, the run is void
@@ -174,6 +176,7 @@ pub async fn run(
         violations: Vec::new(),
         void: Vec::new(),
         lingering: BTreeMap::new(),
+        renewed: false,
     };
     let mut report = RunReport {
         scenario: scenario.name,
@@ -276,11 +279,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Closes the part of the history that is full, and judges it while the load goes on.
+    /// Closes the part of the history that is full, or saw an epoch end, and judges it while the load goes on.
     async fn cut(&mut self, rig: &mut Rig, load: &Load, judging: &mut Judging) -> Result<()> {
-        if load.recorded() < self.setting.limits.part {
+        if !self.renewed && load.recorded() < self.setting.limits.part {
             return Ok(());
         }
+        self.renewed = false;
         self.show("judging a part", &[]);
         let judged = async {
             match load.cut().await {
@@ -315,7 +319,7 @@ impl Run<'_> {
     /// Phase by phase.
     async fn all_phases(&mut self, rig: &mut Rig, load: &Load, judging: &mut Judging) -> Result<()> {
         for phase in self.scenario.phases {
-            self.phase(rig, phase).await;
+            self.phase(rig, load, phase).await;
             self.cut(rig, load, judging).await?;
         }
         Ok(())
@@ -334,7 +338,7 @@ impl Run<'_> {
         while self.begun.elapsed() < soak.lasts && self.violations.is_empty() && found.is_empty() && judging.passed() {
             let phase = soak.next(rig, &mut self.random);
             let void = std::mem::take(&mut self.void);
-            self.phase(rig, phase).await;
+            self.phase(rig, load, phase).await;
             // One fault of hundreds that had nothing to take effect on proves less, but does not take away what the others prove.
             passing.append(&mut self.void);
             self.void = void;
@@ -346,7 +350,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn phase(&mut self, rig: &mut Rig, phase: &Phase) {
+    async fn phase(&mut self, rig: &mut Rig, load: &Load, phase: &Phase) {
         let mut in_force: Vec<InForce> = Vec::new();
         for fault in phase.faults {
             self.show(&format!("beginning: {fault}"), &in_force);
@@ -365,7 +369,7 @@ impl Run<'_> {
             self.show(&format!("ending: {fault}"), &in_force);
             let until = Instant::now() + LINGER;
             self.lingering.extend(active.lingers().into_iter().map(|id| (id, until)));
-            let Proof { took, missing, broken } = match active.end(rig).await {
+            let Proof { took, missing, broken, renewed } = match active.end(rig).await {
                 Ok(proof) => proof,
                 Err(error) => {
                     self.void.push(format!("{fault} could not be ended: {error:#}"));
@@ -374,6 +378,10 @@ impl Run<'_> {
             };
             self.void.extend(missing.iter().map(|why| format!("{fault} did not take effect: {why}")));
             self.violations.extend(broken);
+            if let Some(renewed) = renewed {
+                load.epoch(renewed.begun, renewed.revision);
+                self.renewed = true;
+            }
             let (ended_ms, kind, fault) = (self.now_ms(), fault.kind(), fault.to_string());
             self.faults.push(FaultReport { fault, kind, began_ms, ended_ms, took, missing });
         }

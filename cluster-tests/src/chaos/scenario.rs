@@ -30,6 +30,14 @@ pub struct Phase {
     pub calm_ms: Range<u64>,
 }
 
+impl Phase {
+    /// Whether an operator has to begin a new epoch after it.
+    #[must_use]
+    pub fn renews(&self) -> bool {
+        self.faults.iter().any(|fault| fault.renews())
+    }
+}
+
 /// One scenario.
 #[derive(Debug, Clone)]
 pub struct Scenario {
@@ -89,7 +97,7 @@ impl Scenario {
 /// The scenario of this name.
 #[must_use]
 pub fn named(name: &str) -> Option<&'static Scenario> {
-    SCENARIOS.iter().chain(AWAITED).find(|scenario| scenario.name == name)
+    SCENARIOS.iter().find(|scenario| scenario.name == name)
 }
 
 const fn phase(faults: &'static [Fault], hold_ms: Range<u64>) -> Phase {
@@ -123,15 +131,6 @@ pub const LYING_DISK: Scenario = on(
     }],
     &[],
 );
-
-/// What has not been seen to hold over real processes yet: run by name only.
-pub const AWAITED: &[Scenario] = &[on(
-    "disk-sick-leader",
-    "A leader whose disk is sick hands over, once, and the others serve as if nothing were wrong.",
-    Objects,
-    &[Phase { faults: &[Fault::SickLeader(1_000)], hold_ms: 12_000..15_000, calm_ms: 500..1_000 }],
-    &[G16],
-)];
 
 /// Everything chaos can do.
 #[rustfmt::skip]
@@ -220,6 +219,8 @@ pub const SCENARIOS: &[Scenario] = &[
         &[phase(&[Fault::Disk(Whom::Leader, DiskTrouble::SlowSync(50))], 2_000..3_000)], &[G16]),
     on("disk-stalls-leader", "A leader whose disk stands still harms nobody for longer than it does.", Objects,
         &[phase(&[Fault::Disk(Whom::Leader, DiskTrouble::SlowSync(2_000))], 4_000..5_000)], &[G16]),
+    on("disk-sick-leader", "A leader whose disk is sick hands over, once, and the others serve as if nothing were wrong.", Objects,
+        &[phase(&[Fault::SickLeader(1_000)], 12_000..15_000)], &[G16]),
     on("disk-slow-follower", "A follower with a slow disk holds nobody up.", Objects,
         &[phase(&[Fault::Disk(Whom::Follower, DiskTrouble::SlowSync(500))], 2_000..3_000)], &[G16]),
     on("clock-jumps", "The leader's clock jumps a day ahead, then a replica's a day back.", Objects,
@@ -230,8 +231,12 @@ pub const SCENARIOS: &[Scenario] = &[
         &[phase(&[Fault::Clock(Whom::Leader, Clock::Frozen)], 1_500..2_500)], &[G6, G15]),
     on("rot-in-state", "A byte changes in every table of a follower's state: noticed, never shown.", Objects,
         &[phase(&[Fault::Rot(Whom::Follower, Files::State, When::Stopped)], 1_500..2_500)], &[G13]),
-    on("rot-in-log", "A byte changes in every file of a follower's log: noticed, and nothing acknowledged is lost.", Objects,
+    on("rot-in-log", "A byte changes in every file of a follower's log: noticed, made good by itself, and nothing acknowledged is lost.", Objects,
         &[phase(&[Fault::Rot(Whom::Follower, Files::Log, When::Stopped)], 1_500..2_500)], &[G13]),
+    on("rot-in-logs", "Bytes change in the logs of all replicas, of one in every file, of the others in a table: each makes its own good.", Objects,
+        &[phase(&[Fault::Rot(Whom::All, Files::Logs, When::Stopped)], 1_500..2_500)], &[G13]),
+    on("rot-in-logs-of-two", "The ends of too many logs are lost at once: nobody pretends, and the operator goes on with the one that is whole.", Objects,
+        &[phase(&[Fault::Rot(Whom::Majority, Files::Log, When::Stopped)], 1_500..2_500)], &[G13]),
     on("rot-in-states", "Bytes change in the states of a majority, of each at other places: mended from whoever has a good one.", Objects,
         &[phase(&[Fault::Rot(Whom::Majority, Files::State, When::Stopped)], 1_500..2_500)], &[G13]),
     on("rot-while-it-runs", "Bytes of a state change under a replica that runs: never shown, and mended.", Objects,

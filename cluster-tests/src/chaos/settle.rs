@@ -9,9 +9,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::run::Limits;
-use super::starvation::{Canary, within};
 use crate::oracle::{Promise, Violation};
 use crate::rig::{Rig, Seat, State};
+use crate::starvation::{Canary, within};
 
 /// The namespace of the harness's own writes: no client's.
 const PATH: &str = "/api/v1/namespaces/default/configmaps";

@@ -33,8 +33,10 @@ impl Soak {
     #[must_use]
     pub fn of(chosen: &[&'static Scenario], lasts: Duration) -> Option<Self> {
         let plain = chosen.iter().filter(|scenario| scenario.arguments.is_empty() && !scenario.needs_previous());
-        let phases: Vec<&Phase> =
-            plain.flat_map(|scenario| scenario.phases).filter(|phase| !phase.faults.is_empty()).collect();
+        let phases: Vec<&Phase> = plain
+            .flat_map(|scenario| scenario.phases)
+            .filter(|phase| !phase.faults.is_empty() && !phase.renews())
+            .collect();
         (!phases.is_empty()).then_some(Self { lasts, phases })
     }
 

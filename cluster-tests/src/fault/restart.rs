@@ -59,8 +59,7 @@ impl Restart {
     }
 
     async fn stop(&mut self, rig: &mut Rig, id: u16) -> Result<()> {
-        let status = rig.at_mut(id)?.stop(STOPS).await?;
-        rig.network().owners().remove(id);
+        let status = rig.stop(id, STOPS).await?;
         self.took.push(format!("replica {id} stopped: {status}"));
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Bytes of replicas' files change, as on disks that rot, of each at another place. A replica must notice before anybody is shown one of
-//! them: it refuses to start, or stops, or what it serves is right all the same. A damaged state is mended by the next start; a replica
-//! whose log is damaged and that has stopped is replaced, as the operator's page says.
+//! them: it refuses to start, or stops, or what it serves is right all the same. Whatever is damaged is mended by the next start, its log
+//! as well as its state, as long as the others are a majority that knows what it had acknowledged. Where they are not, an operator goes on
+//! with [a survivor](super::quorum).
 
 use std::fmt::{self, Display, Formatter};
 use std::fs::{self, OpenOptions};
@@ -10,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{PATIENCE, Proof, Whom, members};
+use super::quorum::{self, Witness};
+use super::{PATIENCE, Proof, Whom};
 use crate::oracle::Promise;
 use crate::random::Random;
 use crate::rig::{Rig, State};
@@ -27,21 +29,31 @@ const LOOK: Duration = Duration::from_millis(100);
 pub enum Files {
     /// Tables of the state.
     State,
-    /// The raft log, tables and write-ahead log.
+    /// The raft log, tables and write-ahead log: where it ended is not known any more.
     Log,
+    /// The raft logs, of one all as above, of each other the largest table: where those end is known.
+    Logs,
 }
+
+/// What a replica says that has met a log it cannot go on with.
+const SET_ASIDE: &str = "the damaged log was set aside";
 
 impl Files {
     fn place(self) -> &'static str {
         match self {
             Self::State => "state",
-            Self::Log => "log",
+            Self::Log | Self::Logs => "log",
         }
     }
 
     fn holds(self, path: &Path) -> bool {
         let ending = path.extension().and_then(|ending| ending.to_str());
         matches!((self, ending), (_, Some("sst")) | (Self::Log, Some("log")))
+    }
+
+    /// What changes of the files of the replica in this place among those that are hit.
+    fn of(self, place: usize) -> Self {
+        if self == Self::Logs && place == 0 { Self::Log } else { self }
     }
 }
 
@@ -50,6 +62,7 @@ impl Display for Files {
         match self {
             Self::State => f.write_str("rot in the state"),
             Self::Log => f.write_str("rot in the log"),
+            Self::Logs => f.write_str("rot at different places of the logs"),
         }
     }
 }
@@ -67,7 +80,11 @@ pub enum When {
 #[derive(Debug)]
 pub struct Rot {
     ids: Vec<u16>,
-    files: Files,
+    /// Those whose log's end is lost, and how much they had said before.
+    ends_lost: Vec<(u16, usize)>,
+    /// The others are no majority: nobody is left who could say what these had acknowledged.
+    beyond_repair: bool,
+    witness: Witness,
     changed: Vec<String>,
 }
 
@@ -79,35 +96,47 @@ impl Rot {
         files: Files,
         when: When,
     ) -> Result<Self> {
-        let ids = whom.choose(rig, random).await?;
+        let mut ids = whom.choose(rig, random).await?;
+        if files == Files::Logs {
+            // Anybody may be the one whose log has lost its end.
+            let place = usize::try_from(random.below(ids.len() as u64))?;
+            ids.swap(0, place);
+            into_tables(rig, &ids).await?;
+        }
+        let majority = rig.ids().len() / 2 + 1;
+        let mut witness = Witness::default();
         for id in &ids {
             // Stopped in order, so that the state is in tables.
-            rig.at_mut(*id)?.stop(STOPS).await?;
-            rig.network().owners().remove(*id);
+            rig.stop(*id, STOPS).await?;
+            if files == Files::Log && rig.running().len() >= majority {
+                // From now on nothing is acknowledged that a survivor has not stored.
+                witness.write(rig).await?;
+            }
         }
         if when == When::Running {
             start(rig, &ids)?;
             within(PATIENCE, "they serve", || rig.all_serve()).await?;
         }
-        let mut changed = Vec::new();
-        for id in &ids {
-            let mut found = Vec::new();
-            collect(&rig.at(*id)?.data().join(files.place()), &mut found)?;
-            found.retain(|path| files.holds(path) && fs::metadata(path).is_ok_and(|about| about.len() > 0));
-            ensure!(!found.is_empty(), "replica {id} has no file to rot");
-            found.sort();
-            for path in &found {
-                match flip(path, random) {
+        let (mut changed, mut ends_lost) = (Vec::new(), Vec::new());
+        for (place, id) in ids.iter().enumerate() {
+            let files = files.of(place);
+            for path in chosen(&rig.at(*id)?.data().join(files.place()), files)? {
+                match flip(&path, random) {
                     Ok(what) => changed.push(format!("replica {id}: {what}")),
                     // A replica that runs puts files together and removes them.
                     Err(error) => ensure!(when == When::Running && !path.exists(), "{error:#}"),
                 }
             }
+            // One that runs reads its write-ahead log when it is started again.
+            if files == Files::Log && when == When::Stopped {
+                ends_lost.push((*id, fs::read(rig.at(*id)?.log()).map_or(0, |log| log.len())));
+            }
         }
         if when == When::Stopped {
             start(rig, &ids)?;
         }
-        Ok(Self { ids, files, changed })
+        let beyond_repair = rig.ids().len() - ends_lost.len() < majority;
+        Ok(Self { ids, ends_lost, beyond_repair, witness, changed })
     }
 
     pub(super) fn is_about(&self, id: u16) -> bool {
@@ -116,45 +145,79 @@ impl Rot {
 
     pub(super) async fn end(self, rig: &mut Rig) -> Result<Proof> {
         let mut proof = Proof::took(format!("changed: {}", self.changed.join(", ")));
+        if self.beyond_repair {
+            let damaged: Vec<u16> = self.ends_lost.iter().map(|(id, _)| *id).collect();
+            proof = quorum::recover(rig, &damaged, &self.witness, proof).await?;
+            return Ok(self.ids.iter().fold(proof, |proof, id| unless_panicked(rig, *id, proof)));
+        }
         for id in &self.ids {
-            proof = self.after(rig, *id, proof).await?;
+            proof = after(rig, *id, proof).await?;
+        }
+        for (id, before) in &self.ends_lost {
+            proof = noticed(rig, *id, *before, proof)?;
         }
         Ok(proof)
     }
+}
 
-    /// What has become of one of them.
-    async fn after(&self, rig: &mut Rig, id: u16, mut proof: Proof) -> Result<Proof> {
+/// What has become of one of them.
+async fn after(rig: &mut Rig, id: u16, mut proof: Proof) -> Result<Proof> {
+    let begun = Instant::now();
+    let mut said = None;
+    while begun.elapsed() < PATIENCE {
         if let Some(words) = gone(rig, id)? {
-            proof.took.push(format!("replica {id} has stopped: {words}"));
-            if self.files == Files::Log {
-                return replaced(rig, id, proof).await;
-            }
-            // Whoever looks after services starts it again, and it mends its state.
+            // Whoever looks after services starts it again, and it mends what it has lost.
             rig.launch(id)?;
+            said = Some(words);
         }
-        let begun = Instant::now();
-        let mut said = None;
-        while begun.elapsed() < PATIENCE {
-            if let Some(words) = gone(rig, id)? {
-                if self.files == Files::Log {
-                    proof.took.push(format!("replica {id} has stopped: {words}"));
-                    return replaced(rig, id, proof).await;
-                }
-                rig.launch(id)?;
-                said = Some(words);
-            }
-            if rig.serves(id).await.is_ok() {
-                proof.took.push(match said {
-                    Some(words) => format!("replica {id} stopped, and serves again: {words}"),
-                    None => format!("replica {id} serves: its answers are judged as everybody's"),
-                });
-                return Ok(unless_panicked(rig, id, proof));
-            }
-            tokio::time::sleep(LOOK).await;
+        if rig.serves(id).await.is_ok() {
+            proof.took.push(match said {
+                Some(words) => format!("replica {id} stopped, and serves again: {words}"),
+                None => format!("replica {id} serves: its answers are judged as everybody's"),
+            });
+            return Ok(unless_panicked(rig, id, proof));
         }
-        let told = format!("replica {id} is not back within {PATIENCE:?}: {}", said.unwrap_or_default());
-        Ok(proof.broken(Promise::G13, "a damaged state is mended where a good one exists", told))
+        tokio::time::sleep(LOOK).await;
     }
+    let told = format!("replica {id} is not back within {PATIENCE:?}: {}", said.unwrap_or_default());
+    Ok(proof.broken(Promise::G13, "what is damaged is mended where the others have it", told))
+}
+
+/// A log whose write-ahead part is damaged is not gone on with.
+fn noticed(rig: &Rig, id: u16, before: usize, mut proof: Proof) -> Result<Proof> {
+    let log = fs::read(rig.at(id)?.log())?;
+    let since = String::from_utf8_lossy(log.get(before..).unwrap_or_default());
+    let Some(line) = since.lines().find(|line| line.contains(SET_ASIDE)) else {
+        let told = format!("replica {id} went on with a write-ahead log that is damaged");
+        return Ok(proof.broken(Promise::G13, "damage of a write-ahead log is noticed", told));
+    };
+    proof.took.push(format!("replica {id} made its log good: {line}"));
+    Ok(proof)
+}
+
+/// Puts what write-ahead logs hold into tables: a start does.
+async fn into_tables(rig: &mut Rig, ids: &[u16]) -> Result<()> {
+    for id in ids {
+        rig.stop(*id, STOPS).await?;
+        rig.launch(*id)?;
+        within(PATIENCE, "it serves", || rig.serves(*id)).await?;
+    }
+    Ok(())
+}
+
+/// The files whose bytes change.
+fn chosen(directory: &Path, files: Files) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    collect(directory, &mut found)?;
+    let size = |path: &PathBuf| fs::metadata(path).map_or(0, |about| about.len());
+    found.retain(|path| files.holds(path) && size(path) > 0);
+    ensure!(!found.is_empty(), "{} has no file to rot", directory.display());
+    found.sort();
+    if files == Files::Logs {
+        // The others hold what a replica notes of its log beside the entries.
+        found = found.into_iter().max_by_key(size).into_iter().collect();
+    }
+    Ok(found)
 }
 
 fn start(rig: &mut Rig, ids: &[u16]) -> Result<()> {
@@ -185,13 +248,6 @@ fn unless_panicked(rig: &Rig, id: u16, mut proof: Proof) -> Proof {
         }
         None => proof,
     }
-}
-
-/// A replica whose log is damaged is replaced, as the operator's page says.
-async fn replaced(rig: &mut Rig, id: u16, proof: Proof) -> Result<Proof> {
-    let mut proof = unless_panicked(rig, id, proof);
-    proof.took.push(members::replace(rig, id, PATIENCE).await.context("a replica with damaged files is replaced")?);
-    Ok(proof)
 }
 
 fn last_lines(log: &str) -> String {

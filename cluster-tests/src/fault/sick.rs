@@ -1,6 +1,7 @@
 //! A leader whose disk is sick: every sync takes long, and nothing fails. It must hand over, once, and clients of the others are served as
 //! if nothing were wrong.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -13,11 +14,18 @@ use crate::client::Client;
 use crate::oracle::Promise;
 use crate::random::Random;
 use crate::rig::Rig;
+use crate::starvation::Canary;
 
 /// Another replica leads within this.
 const MOVES: Duration = Duration::from_secs(10);
+/// And is waited for no longer, however much the host withholds.
+const MOVES_MAX: Duration = Duration::from_secs(60);
 /// Elections in the first minute, and in each one after it.
 const ELECTIONS: u64 = 1;
+/// One more may be owed to a host that withholds processors or its disk for so long.
+const STARVED: Duration = Duration::from_secs(2);
+/// What a leader says that gives leadership away for its disk's sake.
+const HANDS_OVER: &str = "the disk is slow: handing leadership over";
 /// Once another replica leads, ninety-nine of a hundred writes through the healthy ones take no longer.
 const P99: Duration = Duration::from_secs(1);
 /// Between two looks at who leads.
@@ -31,6 +39,9 @@ pub struct Sick {
     since: Instant,
     term: Option<u64>,
     delayed: u64,
+    /// Handovers for a slow disk so far.
+    handed: usize,
+    canary: Canary,
     probe: Probe,
     moved: JoinHandle<(Instant, u64)>,
 }
@@ -44,33 +55,47 @@ impl Sick {
         let healthy: Vec<u16> = rig.running().into_iter().filter(|other| *other != id).collect();
         let probe = Probe::start(rig, &healthy)?;
         let clients = healthy.iter().map(|id| rig.admin(*id)).collect::<Result<Vec<Client>>>()?;
+        let (handed, canary) = (handed_over(rig)?, Canary::start(rig.directory(), &rig.pids())?);
         layer.slow_syncs(Duration::from_millis(ms))?;
         let since = Instant::now();
         let moved = tokio::spawn(moved(clients, id));
-        Ok(Self { id, ms, since, term, delayed, probe, moved })
+        Ok(Self { id, ms, since, term, delayed, handed, canary, probe, moved })
     }
 
     pub(super) async fn end(self, rig: &Rig) -> Result<Proof> {
-        let Self { id, ms, since, term, delayed, probe, moved } = self;
+        let Self { id, ms, since, term, delayed, handed, canary, probe, moved } = self;
         // It may yet come, as far as it is in time.
-        let moved = tokio::time::timeout(MOVES.saturating_sub(since.elapsed()), moved).await;
+        let moved = tokio::time::timeout(MOVES_MAX.saturating_sub(since.elapsed()), moved).await;
         let (lasted, after) = (since.elapsed(), cut::term(rig).await);
+        let withheld = canary.withheld(&rig.pids());
         let seen = probe.stop();
         let mut proof = Proof::counted(rig.layer(id)?.get(Word::SyncsDelayed)? - delayed, "syncs held up");
         rig.layer(id)?.heal()?;
+        proof.took.push(format!("in {lasted:?} the host withheld {withheld}"));
         let Ok(Ok((moved, to))) = moved else {
             let told = format!("replica {id} leads after {lasted:?} of syncs of {ms} ms");
             return Ok(proof.broken(Promise::G16, "a leader with a sick disk hands over", told));
         };
-        proof.took.push(format!("replica {to} leads in place of {id} after {:?}", moved - since));
-        if moved - since > MOVES {
-            let told = format!("replica {id} led for {:?} with syncs of {ms} ms", moved - since);
+        let took = moved - since;
+        proof.took.push(format!("replica {to} leads in place of {id} after {took:?}"));
+        if withheld.share(took, lasted) > MOVES {
+            let told = format!("replica {id} led for {took:?} with syncs of {ms} ms; the host withheld {withheld}");
             proof = proof.broken(Promise::G16, "a leader with a sick disk hands over in time", told);
         }
+        let elections = ELECTIONS * (1 + lasted.as_secs() / 60);
+        let given = handed_over(rig)? - handed;
+        proof.took.push(format!("leadership was given away {given} times for a slow disk"));
+        if u64::try_from(given)? > elections {
+            let told = format!("leadership was given away {given} times in {lasted:?} of syncs of {ms} ms");
+            proof = proof.broken(Promise::G16, "one handover a minute", told);
+        }
+        let starved = lasted.saturating_sub(withheld.at_last(lasted));
+        let owed = starved.as_secs() / STARVED.as_secs();
         if let (Some(before), Some(after)) = (term, after)
-            && after > before + ELECTIONS * (1 + lasted.as_secs() / 60)
+            && after > before + elections + owed
         {
-            let told = format!("term {before} became {after} in {lasted:?} of syncs of {ms} ms");
+            let told =
+                format!("term {before} became {after} in {lasted:?} of syncs of {ms} ms; the host withheld {withheld}");
             proof = proof.broken(Promise::G16, "one election a minute", told);
         }
         if let Some(first) = seen.failed.first() {
@@ -79,8 +104,10 @@ impl Sick {
             proof = proof.broken(Promise::G16, "healthy replicas take writes", told);
         }
         match seen.p99_since(moved) {
-            Some(p99) if p99 > P99 => {
-                let told = format!("p99 of writes through healthy replicas is {p99:?} after the lead has moved");
+            Some(p99) if withheld.share(p99, lasted) > P99 => {
+                let told = format!(
+                    "p99 of writes through healthy replicas is {p99:?} after the lead has moved; the host withheld {withheld}"
+                );
                 proof = proof.broken(Promise::G16, "writes through healthy replicas are quick", told);
             }
             Some(p99) => proof.took.push(format!("p99 of writes through healthy replicas {p99:?}")),
@@ -88,6 +115,15 @@ impl Sick {
         }
         Ok(proof)
     }
+}
+
+/// How often leaders have said that they give leadership away for their disk's sake.
+fn handed_over(rig: &Rig) -> Result<usize> {
+    let mut count = 0;
+    for id in rig.ids() {
+        count += fs::read_to_string(rig.at(id)?.log())?.lines().filter(|line| line.contains(HANDS_OVER)).count();
+    }
+    Ok(count)
 }
 
 /// Waits until one of these replicas says that another one than `sick` leads.

@@ -76,8 +76,7 @@ impl Upgrade {
         if killed {
             rig.kill(&[id])?;
         } else {
-            rig.at_mut(id)?.stop(STOPS).await?;
-            rig.network().owners().remove(id);
+            rig.stop(id, STOPS).await?;
         }
         rig.change_build(id, build)?;
         rig.launch(id)?;

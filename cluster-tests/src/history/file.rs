@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Collection, History, Operation, Stream, Transaction};
+use super::{Collection, Epoch, History, Operation, Stream, Transaction};
 
 /// Why a history cannot be kept or read.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +35,7 @@ enum Row {
     Operation(Box<Operation>),
     Stream(Box<Stream>),
     Transaction(Transaction),
+    Epoch(Epoch),
     Note(String, String),
 }
 
@@ -61,6 +62,9 @@ pub fn save(history: &History, path: &Path) -> Result<(), Damaged> {
     for transaction in &history.transactions {
         write(&Row::Transaction(transaction.clone()))?;
     }
+    for epoch in &history.epochs {
+        write(&Row::Epoch(*epoch))?;
+    }
     for stream in &history.streams {
         write(&Row::Stream(Box::new(stream.clone())))?;
     }
@@ -81,6 +85,7 @@ pub fn load(path: &Path) -> Result<History, Damaged> {
             Row::Operation(operation) => history.operations.push(*operation),
             Row::Stream(stream) => history.streams.push(*stream),
             Row::Transaction(transaction) => history.transactions.push(transaction),
+            Row::Epoch(epoch) => history.epochs.push(epoch),
             Row::Note(name, note) => drop(history.notes.insert(name, note)),
         }
     }
@@ -88,7 +93,7 @@ pub fn load(path: &Path) -> Result<History, Damaged> {
 }
 #[cfg(test)]
 mod tests {
-    use super::{Damaged, load, save};
+    use super::{Damaged, Epoch, load, save};
     use crate::oracle::model;
 
     /// A history is the same after a way through a file, and a damaged line is named.
@@ -96,7 +101,8 @@ mod tests {
     fn a_history_comes_back() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("history.jsonl");
-        let history = model::run(7, 60).history;
+        let mut history = model::run(7, 60).history;
+        history.epochs.push(Epoch { begun: 3, revision: 9 });
         save(&history, &path).expect("saved");
         assert_eq!(load(&path).expect("loaded"), history);
         let mut text = std::fs::read_to_string(&path).expect("read");

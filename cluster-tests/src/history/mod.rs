@@ -454,6 +454,15 @@ pub struct Transaction {
     pub revisions: Vec<Revision>,
 }
 
+/// A moment at which an operator began a new epoch: whoever stands at a lower revision is told to begin anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Epoch {
+    /// When, at the earliest.
+    pub begun: Micros,
+    /// The first revision of it; those before are not gone on with.
+    pub revision: Revision,
+}
+
 /// All that the clients of one run saw.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
@@ -467,6 +476,8 @@ pub struct History {
     pub streams: Vec<Stream>,
     /// Changes known to belong together.
     pub transactions: Vec<Transaction>,
+    /// What an operator did meanwhile that clients are told of.
+    pub epochs: Vec<Epoch>,
     /// What the harness wants told with the verdict, by what it is about.
     pub notes: BTreeMap<String, String>,
 }
@@ -483,6 +494,12 @@ impl History {
     pub fn operation(&self, id: OperationId) -> Option<&Operation> {
         let place = self.operations.binary_search_by_key(&id, |operation| operation.id).ok()?;
         self.operations.get(place)
+    }
+
+    /// Whether a new epoch had begun by then, and this revision is of one before.
+    #[must_use]
+    pub fn is_of_an_epoch_before(&self, revision: Revision, by: Micros) -> bool {
+        self.epochs.iter().any(|epoch| epoch.begun <= by && revision < epoch.revision)
     }
 
     /// Events that all watches delivered.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::{
-    Collection, Connection, End, Frame, History, Line, Micros, Operation, OperationId, Outcome, Reader, Request,
+    Collection, Connection, End, Epoch, Frame, History, Line, Micros, Operation, OperationId, Outcome, Reader, Request,
     Revision, Selector, Start, Stream, Transaction,
 };
 
@@ -84,6 +84,13 @@ impl Recorder {
     /// These changes were one transaction.
     pub fn transaction(&self, operation: OperationId, revisions: Vec<Revision>) {
         self.shared.history().transactions.push(Transaction { operation: Some(operation), revisions });
+    }
+
+    /// An operator began a new epoch: not before this moment, and with this revision.
+    pub fn epoch(&self, begun: Instant, revision: Revision) {
+        let begun = begun.saturating_duration_since(self.shared.began);
+        let begun = u64::try_from(begun.as_micros()).unwrap_or(u64::MAX);
+        self.shared.history().epochs.push(Epoch { begun, revision });
     }
 
     /// Something to be told with the verdict.

@@ -105,6 +105,7 @@ pub(crate) fn run(seed: u64, requests: u64) -> Run {
         operations,
         streams,
         transactions: store.transactions,
+        epochs: Vec::new(),
         notes: BTreeMap::new(),
     };
     Run { history, log: store.log }

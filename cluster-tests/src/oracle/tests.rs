@@ -6,8 +6,8 @@ use proptest::prelude::{ProptestConfig, any, prop_assert, proptest};
 use super::falsify::{ALL, Falsehood, falsify};
 use super::{Promise, Verdict, check, model};
 use crate::history::{
-    Collection, Connection, End, EventKind, Facts, Frame, Freshness, History, Line, Micros, Object, Operation, Outcome,
-    Page, Reader, Request, Revision, Seen, Start, Stream, Writers,
+    Collection, Connection, End, Epoch, EventKind, Facts, Frame, Freshness, History, Line, Micros, Object, Operation,
+    Outcome, Page, Reader, Request, Revision, Seen, Start, Stream, Writers,
 };
 use crate::random::Random;
 
@@ -75,6 +75,34 @@ proptest! {
         if falsify(&mut run, what, &mut Random::new(seed)).is_some() {
             prop_assert!(!check(&run.history).passed(), "{:?} was not convicted", what);
         }
+    }
+}
+
+/// A watch and a page that are refused as too old convict, unless an operator has begun a new epoch since: ahead of where they stand, and
+/// before they were refused.
+#[test]
+fn a_new_epoch_excuses_who_stands_before_it() {
+    for what in [Falsehood::EarlyExpiry, Falsehood::EarlyExpiryOfPages] {
+        let mut tried = 0;
+        for seed in 0..20 {
+            let mut run = model::run(seed, 120);
+            if falsify(&mut run, what, &mut Random::new(seed)).is_none() {
+                continue;
+            }
+            tried += 1;
+            let begun = |begun, revision| {
+                let history = History { epochs: vec![Epoch { begun, revision }], ..run.history.clone() };
+                check(&history)
+            };
+            assert!(!check(&run.history).passed(), "{what:?} of seed {seed}");
+            assert!(begun(0, Revision::MAX).passed(), "{what:?} of seed {seed}: {}", begun(0, Revision::MAX));
+            assert!(!begun(0, 1).passed(), "{what:?} of seed {seed}: an epoch of long ago excuses nobody");
+            assert!(
+                !begun(Micros::MAX, Revision::MAX).passed(),
+                "{what:?} of seed {seed}: a later epoch excuses nobody"
+            );
+        }
+        assert!(tried > 0, "{what:?} was never tried");
     }
 }
 

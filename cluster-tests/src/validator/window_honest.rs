@@ -1,5 +1,5 @@
-//! `WindowHonest`: 410 is answered only for what is older than the promised window, and nothing else is refused. That what is older
-//! is refused, and not begun somewhere later, shows as a missing event.
+//! `WindowHonest`: 410 is answered only for what is older than the promised window, or of an epoch before, and nothing else is refused.
+//! That what is older is refused, and not begun somewhere later, shows as a missing event.
 
 use super::Told;
 use crate::history::{End, History, Line, Micros, Operation, Outcome, Page, Request, Revision, Start};
@@ -28,6 +28,9 @@ pub(super) fn check(told: &Told<'_>, findings: &mut Findings) {
     };
     let from = start.max(told.upto);
     if code == 410 {
+        if told.history.is_of_an_epoch_before(from, told.connection.ended) {
+            return;
+        }
         let age = age_of_what_follows(told, from);
         if age.is_some_and(|age| age < WINDOW) {
             let seconds = age.unwrap_or_default() / 1_000_000;
@@ -50,6 +53,13 @@ pub(super) fn check_lists(history: &History, findings: &mut Findings) {
             continue;
         };
         let first = first_page(history, *before);
+        let snapshot = first.and_then(|first| match first.outcome {
+            Outcome::Items { revision, .. } => Some(revision),
+            _ => None,
+        });
+        if snapshot.is_some_and(|revision| history.is_of_an_epoch_before(revision, operation.returned)) {
+            continue;
+        }
         let age = first.map_or(0, |first| operation.returned.saturating_sub(first.invoked));
         if age < WINDOW {
             let explanation = format!(

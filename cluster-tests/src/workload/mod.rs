@@ -302,6 +302,11 @@ impl Load {
         self.shared.meter.ended()
     }
 
+    /// An operator began a new epoch, not before this moment, with this revision.
+    pub fn epoch(&self, begun: Instant, revision: u64) {
+        self.shared.stage().recorder.epoch(begun, revision);
+    }
+
     /// Requests recorded in the present part.
     #[must_use]
     pub fn recorded(&self) -> u64 {

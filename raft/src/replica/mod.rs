@@ -323,7 +323,7 @@ impl Replica {
             role: status::role(&metrics),
             leadership: *inner.leadership.borrow(),
             term: metrics.current_term,
-            leader: metrics.current_leader.map(ReplicaId),
+            leader: status::leader(&metrics).map(ReplicaId),
             ready: *inner.reads.ready().borrow(),
             last_log_index: metrics.last_log_index.unwrap_or(0),
             committed_index: metrics.cluster_committed.as_ref().map_or(0, |id| id.index),

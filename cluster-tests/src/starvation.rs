@@ -29,13 +29,13 @@ const PATIENT_MAX: u32 = 4;
 
 /// What the host withheld from the processes looked at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Withheld {
+pub(crate) struct Withheld {
     /// How long their threads, all together, ran.
-    pub(super) ran: Duration,
+    pub(crate) ran: Duration,
     /// How long they were ready to run and had no processor.
-    pub(super) waited: Duration,
+    pub(crate) waited: Duration,
     /// How long syncs of the canary took beyond what is ordinary.
-    pub(super) disk: Duration,
+    pub(crate) disk: Duration,
 }
 
 impl Display for Withheld {
@@ -48,19 +48,24 @@ impl Display for Withheld {
 impl Withheld {
     /// What a time that was measured meanwhile would have been with processors and a disk of one's own: processes that waited three times
     /// as long as they ran were four times slower. `most` bounds that: whatever stands still for longer is found out on the busiest host.
-    pub(super) fn without(self, elapsed: Duration, most: u32) -> Duration {
+    pub(crate) fn without(self, elapsed: Duration, most: u32) -> Duration {
         let slower = (self.ran + self.waited).as_secs_f64() / self.ran.as_secs_f64().max(1e-3);
         let left = elapsed.saturating_sub(self.disk).max(elapsed / 4);
         left.div_f64(slower.clamp(1.0, f64::from(most)))
     }
 
     /// As [`Withheld::without`], for what is answered in an instant when all is well.
-    pub(super) fn soon(self, elapsed: Duration) -> Duration {
+    pub(crate) fn soon(self, elapsed: Duration) -> Duration {
         self.without(elapsed, SLOWER_MAX)
     }
 
+    /// What a part of that time would have been, if the host withheld as much of each.
+    pub(crate) fn share(self, part: Duration, elapsed: Duration) -> Duration {
+        part.mul_f64(self.at_last(elapsed).as_secs_f64() / elapsed.as_secs_f64().max(1e-3))
+    }
+
     /// As [`Withheld::without`], for what is given up after a long time.
-    pub(super) fn at_last(self, elapsed: Duration) -> Duration {
+    pub(crate) fn at_last(self, elapsed: Duration) -> Duration {
         self.without(elapsed, PATIENT_MAX)
     }
 }
@@ -70,7 +75,7 @@ type Waits = BTreeMap<(u32, String), (u64, u64)>;
 
 /// Looks while something is timed.
 #[derive(Debug)]
-pub(super) struct Canary {
+pub(crate) struct Canary {
     before: Waits,
     stop: Arc<AtomicBool>,
     /// Microseconds by which syncs were late.
@@ -83,7 +88,7 @@ impl Canary {
     ///
     /// # Errors
     /// When nothing can be written there.
-    pub(super) fn start(directory: &Path, pids: &[u32]) -> Result<Self> {
+    pub(crate) fn start(directory: &Path, pids: &[u32]) -> Result<Self> {
         let file = directory.join("canary");
         let mut written = OpenOptions::new().write(true).create(true).truncate(true).open(&file)?;
         let (stop, late) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -104,7 +109,7 @@ impl Canary {
     }
 
     /// What was withheld from these processes since.
-    pub(super) fn withheld(&self, pids: &[u32]) -> Withheld {
+    pub(crate) fn withheld(&self, pids: &[u32]) -> Withheld {
         let (mut ran, mut waited) = (0, 0);
         for (thread, now) in waits(pids) {
             let before = self.before.get(&thread).copied().unwrap_or_default();
@@ -127,7 +132,7 @@ impl Drop for Canary {
 ///
 /// # Errors
 /// When nothing was found in time.
-pub(super) async fn within<T, F>(limit: Duration, rig: &Rig, what: &str, mut look: impl FnMut() -> F) -> Result<T>
+pub(crate) async fn within<T, F>(limit: Duration, rig: &Rig, what: &str, mut look: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,
 {
@@ -179,6 +184,8 @@ mod tests {
         let starved = Withheld { ran: seconds(0), waited: seconds(1_000), disk: seconds(1_000) };
         assert_eq!(starved.soon(seconds(128)), seconds(1));
         assert_eq!(starved.at_last(seconds(128)), seconds(8));
+        assert_eq!(busy.share(seconds(2), seconds(8)), Duration::from_millis(500));
+        assert_eq!(Withheld::default().share(seconds(2), seconds(8)), seconds(2));
     }
 
     /// Threads that share a processor are seen to have waited for it.
