@@ -7,6 +7,7 @@
 pub mod command;
 pub mod coverage;
 mod judge;
+pub mod memory;
 pub mod progress;
 pub mod report;
 pub mod run;

@@ -81,7 +81,7 @@ impl Network {
 
     /// Which process is which replica; kept up to date by who starts them.
     #[must_use]
-    pub fn owners(&self) -> &Owners {
+    pub fn owners(&self) -> &Arc<Owners> {
         &self.owners
     }
 

@@ -1,6 +1,7 @@
 //! What a run shows while it goes on: samples of load, latency and leader, one line that is kept up to date on a terminal, lines now and
 //! then elsewhere.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::memory::{Memory, resident_mib};
 use crate::client::Client;
 use crate::rig::Rig;
 use crate::workload::Load;
@@ -57,29 +59,36 @@ pub struct Sample {
     pub term: Option<u64>,
     /// Memory of the harness itself, in MiB.
     pub memory_mib: u64,
+    /// Memory of the replica that has most, in MiB.
+    pub replica_mib: u64,
 }
 
 /// Takes samples until it is stopped.
 pub(super) struct Sampler {
     stop: oneshot::Sender<()>,
-    task: JoinHandle<Vec<Sample>>,
+    task: JoinHandle<(Vec<Sample>, Memory)>,
 }
 
 impl Sampler {
     pub(super) fn start(rig: &Rig, load: Arc<Load>, board: Arc<Mutex<Board>>, begun: Instant) -> Result<Self> {
         let clients = rig.ids().into_iter().map(|id| rig.admin(id)).collect::<Result<Vec<Client>>>()?;
+        let owners = Arc::clone(rig.network().owners());
         let (stop, mut stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
-            let mut samples = Vec::new();
+            let (mut samples, mut memory) = (Vec::new(), Memory::default());
             let mut shown = Shown::default();
             let mut tick = tokio::time::interval(SAMPLE);
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
-                    _ = &mut stopped => return samples,
+                    _ = &mut stopped => return (samples, memory),
                     _ = tick.tick() => {}
                 }
-                let sample = look(&clients, &load, begun).await;
+                let mut sample = look(&clients, &load, begun).await;
+                let resident = |(id, process)| Some((id, resident_mib(process)?));
+                let replicas: BTreeMap<u16, u64> = owners.processes().into_iter().filter_map(resident).collect();
+                sample.replica_mib = replicas.values().copied().max().unwrap_or_default();
+                memory.see(sample.at_ms, sample.memory_mib, &replicas);
                 shown.show(&board, &sample);
                 samples.push(sample);
                 if samples.len() >= SAMPLES_MAX {
@@ -95,7 +104,7 @@ impl Sampler {
         Ok(Self { stop, task })
     }
 
-    pub(super) async fn stop(self) -> Vec<Sample> {
+    pub(super) async fn stop(self) -> (Vec<Sample>, Memory) {
         let _task_is_gone = self.stop.send(());
         self.task.await.unwrap_or_default()
     }
@@ -120,15 +129,9 @@ async fn look(clients: &[Client], load: &Load, begun: Instant) -> Sample {
         waiting_ms: ms(latency.waiting),
         leader: newest.and_then(|(_, leader)| leader),
         term: newest.map(|(term, _)| term),
-        memory_mib: memory_mib(),
+        memory_mib: resident_mib(std::process::id()).unwrap_or_default(),
+        replica_mib: 0,
     }
-}
-
-/// What the system says that this process has in memory.
-fn memory_mib() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = text.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
-    pages * u64::try_from(rustix::param::page_size()).unwrap_or_default() / (1 << 20)
 }
 
 #[derive(Default)]

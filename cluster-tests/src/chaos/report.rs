@@ -136,6 +136,14 @@ pub fn told(run: &RunReport, repeat: &str) -> String {
         let _infallible = write!(text, ", judged in {} parts, {} MiB", run.parts, run.memory_mib);
     }
     text.push('\n');
+    if let Some((harness, replicas)) = run.memory.quarters() {
+        let list = |quarters: Vec<u64>| quarters.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+        let (harness, replicas) = (list(harness), list(replicas));
+        let _infallible = writeln!(
+            text,
+            "    memory, quarter by quarter: {harness} MiB of the harness, {replicas} MiB of the largest replica"
+        );
+    }
     if run.outcome != Outcome::Pass {
         for violation in &run.violations {
             let _infallible = writeln!(text, "    {violation}");

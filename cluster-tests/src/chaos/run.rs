@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::judge;
 pub use super::judge::Outcome;
+use super::memory::Memory;
 use super::progress::{Board, Sample, Sampler};
 use super::scenario::{Phase, Scenario, Work};
 use super::settle;
@@ -130,6 +131,8 @@ pub struct RunReport {
     pub parts: u64,
     /// Memory of the harness at most, in MiB.
     pub memory_mib: u64,
+    /// Memory of all processes, minute by minute.
+    pub memory: Memory,
     /// Where logs and data directories are, if they were kept.
     pub kept: Option<PathBuf>,
 }
@@ -193,6 +196,7 @@ pub async fn run(
         took_ms: 0,
         parts: 0,
         memory_mib: 0,
+        memory: Memory::default(),
         kept: None,
     };
     if let Err(error) = run.through(&mut report, seed, directory.clone()).await {
@@ -263,7 +267,7 @@ impl Run<'_> {
         self.flow(&mut rig, &load, healed).await;
         let after = load.ended().acknowledged - healed;
         self.show("ending the load", &[]);
-        report.samples = sampler.stop().await;
+        (report.samples, report.memory) = sampler.stop().await;
         let load = Arc::into_inner(load).context("the sampler has let go of the load")?;
         let history = load.stop().await;
         settle::equal(&rig, self.setting.limits, &mut report.settled, &mut found).await;

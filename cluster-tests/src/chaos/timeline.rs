@@ -30,13 +30,14 @@ struct Picture<'a> {
 pub(super) fn draw(report: &RunReport) -> String {
     let end_ms = report.samples.last().map_or(report.took_ms, |sample| sample.at_ms).max(1);
     let mut picture = Picture { svg: String::new(), report, end_ms };
-    let bottom = TOP + 2.0 * (PANEL + GAP) + ROW;
+    let bottom = TOP + 3.0 * (PANEL + GAP) + ROW;
     let rows = u64::try_from(report.faults.len()).unwrap_or(0);
     picture.begin(bottom + GAP + real(rows) * ROW + 20.0);
     picture.shadows(bottom);
     picture.panel(TOP, "acknowledged a second", |sample| sample.rate);
     picture.panel(TOP + PANEL + GAP, "p99 or waiting, ms", |sample| sample.p99_ms.max(sample.waiting_ms));
-    picture.leaders(TOP + 2.0 * (PANEL + GAP));
+    picture.panel(TOP + 2.0 * (PANEL + GAP), "memory of the largest replica, MiB", |sample| real(sample.replica_mib));
+    picture.leaders(TOP + 3.0 * (PANEL + GAP));
     picture.seconds(bottom + 14.0);
     picture.faults(bottom + GAP + 6.0);
     picture.svg.push_str("</svg>\n");

@@ -8,7 +8,7 @@ use super::{Bias, Findings, Promise, Violation};
 use crate::history::{History, Object, Operation, Outcome, Request, Revision, Writers};
 
 /// Refusals that leave the fate of a write open.
-const OPEN: u16 = 504;
+pub(super) const OPEN: u16 = 504;
 
 /// Checks effects and writes against each other.
 pub(super) fn check(history: &History, replay: &Replay, bias: Bias, findings: &mut Findings) {

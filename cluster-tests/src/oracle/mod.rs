@@ -5,6 +5,7 @@
 //! It knows promises, and nothing of how a replica keeps them.
 
 mod effects;
+mod epochs;
 #[cfg(test)]
 mod falsify;
 mod lists;
@@ -42,7 +43,24 @@ pub fn check(history: &History) -> Verdict {
 
 /// Judges a history as a judge with this mistake does.
 pub(crate) fn judged_by(bias: Bias, history: &History) -> Verdict {
-    let mut findings = Findings::default();
+    if history.epochs.is_empty() {
+        return part(bias, history, Findings::default());
+    }
+    let mut verdict = Verdict::default();
+    let mut before: Option<History> = None;
+    for behind in epochs::split(history) {
+        let mut findings = Findings::default();
+        if let Some(before) = &before {
+            epochs::check(before, &behind, &mut findings);
+        }
+        verdict.merge(part(bias, &behind, findings));
+        before = Some(behind);
+    }
+    verdict
+}
+
+/// Judges what was seen in one epoch.
+fn part(bias: Bias, history: &History, mut findings: Findings) -> Verdict {
     let replay = Replay::build(history, &mut findings);
     effects::check(history, &replay, bias, &mut findings);
     order::check(history, &replay, bias, &mut findings);

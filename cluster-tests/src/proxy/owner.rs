@@ -23,10 +23,16 @@ impl Owners {
         self.processes.lock().unwrap_or_else(PoisonError::into_inner).remove(&replica);
     }
 
+    /// All processes, with their replicas.
+    #[must_use]
+    pub fn processes(&self) -> BTreeMap<u16, u32> {
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Who dialled from `peer` to `at`; none when its process is gone, or is nobody's we know.
     pub(super) fn of(&self, peer: SocketAddr, at: SocketAddr) -> Option<u16> {
         let wanted = format!("socket:[{}]", inode(&fs::read_to_string("/proc/net/tcp").ok()?, peer, at)?);
-        let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let processes = self.processes();
         let holds = |process: u32| {
             let files = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
             files.filter_map(|file| fs::read_link(file.path()).ok()).any(|target| target.as_os_str() == wanted.as_str())

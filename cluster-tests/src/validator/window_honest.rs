@@ -57,7 +57,12 @@ pub(super) fn check_lists(history: &History, findings: &mut Findings) {
             Outcome::Items { revision, .. } => Some(revision),
             _ => None,
         });
-        if snapshot.is_some_and(|revision| history.is_of_an_epoch_before(revision, operation.returned)) {
+        let expired = match snapshot {
+            Some(revision) => history.is_of_an_epoch_before(revision, operation.returned),
+            // The first page was shown in the epoch before.
+            None => !history.epochs.is_empty(),
+        };
+        if expired {
             continue;
         }
         let age = first.map_or(0, |first| operation.returned.saturating_sub(first.invoked));
