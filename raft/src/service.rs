@@ -57,6 +57,13 @@ impl Services {
         self.handlers.write().insert(service, handler);
     }
 
+    /// Lets go of all of them: most hold the replica that holds them.
+    pub(crate) fn end(&self) {
+        let ended = std::mem::take(&mut *self.handlers.write());
+        // Not under the lock: a handler may hold the last of much else.
+        drop(ended);
+    }
+
     /// Answers here, if this replica leads before and after.
     pub(crate) async fn answer(&self, service: &str, body: Bytes) -> Served {
         let held = self.leadership.borrow().held();

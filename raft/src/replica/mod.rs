@@ -438,6 +438,7 @@ impl Replica {
         let raft = inner.raft.clone();
         let ended = self.on_runtime(async move { raft.shutdown().await });
         inner.stop("shut down");
+        inner.services.end();
         if ended.await.is_err() {
             return; // the runtime has ended: somebody else has shut down
         }
