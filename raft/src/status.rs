@@ -214,3 +214,45 @@ pub(crate) fn members(
     let spare = u64::try_from(spare.min().unwrap_or(0)).unwrap_or(0);
     (members, spare)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::Arc;
+
+    use openraft::type_config::TypeConfigExt;
+    use openraft::{Membership, StoredMembership};
+
+    use super::*;
+    use crate::types::{Node, TypeConfig};
+
+    fn metrics(voters: &[u64]) -> Metrics {
+        let mut metrics = Metrics::new_initial(1);
+        let voters: BTreeSet<u64> = voters.iter().copied().collect();
+        let nodes: BTreeMap<u64, Node> = voters.iter().map(|id| (*id, Node::default())).collect();
+        let membership = Membership::new(vec![voters], nodes).expect("every voter is a node");
+        metrics.membership_config = Arc::new(StoredMembership::new(None, membership));
+        metrics
+    }
+
+    /// A leader whom no quorum has answered for a while is not named as one, by itself either; the only voter needs no answer, and of
+    /// others it is told what is known.
+    #[test]
+    fn a_leader_whom_nobody_follows_is_none() {
+        let long_ago = || Some((TypeConfig::now() - (ALIVE_WITHIN + Duration::from_millis(1))).into());
+        let mut metrics = metrics(&[1, 2, 3]);
+        assert_eq!(leader(&metrics), None);
+        metrics.current_leader = Some(1);
+        assert_eq!(leader(&metrics), Some(1), "elected a moment ago");
+        metrics.last_quorum_acked = Some(TypeConfig::now().into());
+        assert_eq!(leader(&metrics), Some(1));
+        metrics.last_quorum_acked = long_ago();
+        assert_eq!(leader(&metrics), None);
+        metrics.current_leader = Some(2);
+        assert_eq!(leader(&metrics), Some(2));
+        let mut alone = self::metrics(&[1]);
+        alone.current_leader = Some(1);
+        alone.last_quorum_acked = long_ago();
+        assert_eq!(leader(&alone), Some(1));
+    }
+}

@@ -114,6 +114,29 @@ fn kept(replica: &Replica) -> Vec<(&'static str, usize)> {
     all.into_iter().filter(|(_, count)| *count != 0).collect()
 }
 
+/// A replica that has been shut down lets go of its log and its store when the last handle of it goes, although services that it was
+/// given hold it: a start after damage, in the same process, needs the data directory for itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_has_ended_holds_no_data() {
+    let parts = Parts::memory();
+    let (log, store) = (Arc::downgrade(&parts.log), Arc::downgrade(&parts.store));
+    let options = Options::new(ReplicaId(1), "leaks");
+    let replica = Replica::open(options, parts, None).await.expect("opens");
+    replica.admin().initialize(BTreeMap::from([(ReplicaId(1), String::new())])).await.expect("founded");
+    replica.ready().wait_for(|ready| *ready).await.expect("gets ready");
+    let held = replica.clone();
+    replica.serve(
+        "held",
+        Arc::new(move |body| {
+            let held = held.clone();
+            Box::pin(async move { held.ask_leader("none", body, DEADLINE).await.map_err(|error| error.to_string()) })
+        }),
+    );
+    replica.shutdown().await;
+    drop(replica);
+    assert_eq!((log.strong_count(), store.strong_count()), (0, 0), "handles of the log and of the store");
+}
+
 /// Thousands of writes through every replica, most of them forwarded, half of whose callers do not wait, around a transfer
 /// and the end of a leader: afterwards no queue holds anything, and the state remembers a bounded number of outcomes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
