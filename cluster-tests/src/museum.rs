@@ -17,7 +17,7 @@ const SEEDS: u64 = 40;
 const REQUESTS: u64 = 150;
 
 /// Crates whose unit tests hold exhibits, in modules named `museum`.
-pub const CRATES: &[&str] = &["quilt-api", "quilt-scheduler"];
+pub const CRATES: &[&str] = &["quilt-api", "quilt-controllers", "quilt-scheduler"];
 
 /// An exhibit, and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -40,6 +40,8 @@ impl From<RouteError> for Problem {
 async fn route_request(api: &Arc<Api>, request: Request<Body>) -> Result<Response<Body>, Problem> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
+    #[cfg(test)]
+    crate::quilt::tests::museum::urls::note(path);
     let query = Query::parse(parts.uri.query())?;
     let parsed = route::parse(path);
     // Probes and the version are answered to everyone, at the root only: a virtual path says nothing to strangers.

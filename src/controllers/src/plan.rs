@@ -152,6 +152,8 @@ impl Plan {
                 Write::Free { key } => ops.push(Op::delete(key)),
             }
         }
+        #[cfg(test)]
+        crate::reconcile::tests::museum::forget(&mut compares);
         Txn::new(compares, ops)
     }
 }

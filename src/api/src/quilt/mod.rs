@@ -28,7 +28,7 @@ mod refuse;
 mod release;
 mod reply;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 mod workload_spec;
 mod workloads;

@@ -23,6 +23,8 @@ use tokio::time::Instant;
 use crate::negotiate::{Encoding, Shape, Shapes, accept};
 use crate::problem::Problem;
 use crate::query::{ReadAt, WatchOptions, WatchStart};
+#[cfg(test)]
+use crate::quilt::tests::museum::watches::Exhibit;
 use crate::render::{Renderer, include};
 use crate::request::Call;
 use crate::selection::Selection;
@@ -53,6 +55,8 @@ pub(crate) async fn watch(call: &Call) -> Result<Response<Body>, Problem> {
         WatchStart::After(version) => (call.view(ReadAt::Exact(version)).await?, false),
     };
     let from = view.revision();
+    #[cfg(test)]
+    let from = if Exhibit::BelowTheList.is_shown() { Revision::new(from.get() - 2) } else { from };
     let marked = matches!(options.start, WatchStart::State { marked: true, .. });
     let now = Instant::now();
     let end = now + options.timeout.unwrap_or_else(default_timeout);
@@ -204,6 +208,8 @@ impl Watcher {
 
     /// One page of the initial state, and its closing mark after the last.
     fn show_state(&mut self, mut initial: Initial, out: &mut BytesMut) -> Result<(), Problem> {
+        #[cfg(test)]
+        self.plant_in_state(out);
         let page = initial.view.scan(&initial.prefix, initial.after.as_ref(), PAGE)?;
         for (key, record) in &page.records {
             if self.selection.matches(key, record)? {
@@ -221,6 +227,16 @@ impl Watcher {
         Ok(())
     }
 
+    /// The museum's bugs in how the initial state ends.
+    #[cfg(test)]
+    fn plant_in_state(&mut self, out: &mut BytesMut) {
+        if self.mark_initial_end && Exhibit::InitialEndEarly.is_shown() {
+            self.bookmark(Some(&json!({"k8s.io/initial-events-end": "true"})), out);
+            self.mark_initial_end = false;
+        }
+        self.mark_initial_end &= !Exhibit::InitialEndMissing.is_shown();
+    }
+
     /// One change, as the selectors see it.
     fn show(&mut self, event: &Event, out: &mut BytesMut) -> Result<(), Problem> {
         let matches = |record: &Option<std::sync::Arc<Record>>| match record {
@@ -231,6 +247,8 @@ impl Watcher {
         match (before, after, &event.previous, &event.record) {
             (false, true, _, Some(record)) => self.event("ADDED", record, out),
             (true, true, _, Some(record)) => self.event("MODIFIED", record, out),
+            #[cfg(test)]
+            (true, false, Some(_), Some(_)) if Exhibit::LeavingUntold.is_shown() => Ok(()),
             (true, false, Some(previous), _) => {
                 let gone = at_revision(previous, event.revision)?;
                 self.event("DELETED", &gone, out)

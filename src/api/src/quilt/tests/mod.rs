@@ -4,7 +4,7 @@
 
 mod bad_input;
 mod flow;
-pub(super) mod museum;
+pub(crate) mod museum;
 mod nodes;
 mod once;
 mod races;

@@ -1,5 +1,8 @@
 //! Exhibits of the bug museum: bugs planted into how a node joins, each convicted by what a token promises. The switch is there in these
-//! tests only.
+//! tests only. Beside it, in a file each, those of watches and of what a request is judged by.
+
+pub(crate) mod urls;
+pub(crate) mod watches;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -85,12 +88,17 @@ async fn a_token_checked_outside_the_entry_is_convicted() {
         }
     }
     OUTSIDE.set(false);
+    let convicted =
+        convicted.map(|(seed, uses, admitted)| format!("seed {seed}: Token: one of {uses} uses admitted {admitted}"));
+    tell("product", NAME, convicted.as_deref());
+}
+
+/// Says what became of an exhibit: which case convicted it, and of what.
+#[track_caller]
+fn tell(area: &str, name: &str, convicted: Option<&str>) {
     match convicted {
-        Some((seed, uses, admitted)) => println!(
-            "convicted  {:<14} {NAME:<50} by seed {seed}: Token: one of {uses} uses admitted {admitted}",
-            "product"
-        ),
-        None => println!("SURVIVED   {:<14} {NAME:<50} seeds 0..{SEEDS}", "product"),
+        Some(by) => println!("convicted  {area:<14} {name:<50} by {by}"),
+        None => println!("SURVIVED   {area:<14} {name:<50}"),
     }
-    assert!(convicted.is_some(), "{NAME} survived");
+    assert!(convicted.is_some(), "{name} survived");
 }

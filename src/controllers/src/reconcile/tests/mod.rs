@@ -2,6 +2,7 @@
 
 mod deployment;
 mod lifecycle;
+pub(crate) mod museum;
 mod service;
 mod workload;
 
