@@ -9,6 +9,7 @@ use std::time::Duration;
 use openraft::Instant as _;
 use openraft::type_config::TypeConfigExt;
 use parking_lot::Mutex;
+use quilt_proto::ReplicaId;
 
 use crate::host::{exhibit, wall_ms};
 use crate::types::TypeConfig;
@@ -25,6 +26,40 @@ const SLEW_OVER_MS_MAX: u64 = 1_000;
 /// Clocks further apart than this are worth an alarm.
 const APART_MS_MAX: u64 = 10_000;
 
+/// How a wall clock stands to cluster time where they are too far apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Apart {
+    /// The wall clock is ahead by so many milliseconds.
+    Ahead(u64),
+    /// The wall clock is behind by so many milliseconds.
+    Behind(u64),
+}
+
+impl Apart {
+    fn of(wall_ms: u64, cluster_ms: u64) -> Option<Self> {
+        match wall_ms.abs_diff(cluster_ms) {
+            0..=APART_MS_MAX => None,
+            apart if wall_ms > cluster_ms => Some(Self::Ahead(apart)),
+            apart => Some(Self::Behind(apart)),
+        }
+    }
+
+    /// What an operator is told of the clock of replica `id`.
+    pub(crate) fn alarm(self, id: ReplicaId) -> String {
+        match self {
+            Self::Ahead(ms) => format!(
+                "the clock of replica {id} is {} s ahead of cluster time, which follows a leader's clock by 3 s a minute: unless all \
+                 replicas stood still for so long, check that clock",
+                ms / 1_000
+            ),
+            Self::Behind(ms) => format!(
+                "the clock of replica {id} is {} s behind cluster time, which never goes back: check that clock",
+                ms / 1_000
+            ),
+        }
+    }
+}
+
 struct Base {
     /// Cluster time at `at`.
     cluster_ms: u64,
@@ -33,7 +68,15 @@ struct Base {
     told_ms: u64,
     /// What was last stamped here.
     stamped_ms: u64,
-    alarmed: bool,
+    /// Whether the log says that the clocks are apart.
+    told_apart: bool,
+}
+
+impl Base {
+    /// Cluster time at `now`, as far as this replica can tell.
+    fn estimate(&self, now: Instant) -> u64 {
+        self.cluster_ms.saturating_add(millis(now.saturating_duration_since(self.at)))
+    }
 }
 
 /// This replica's estimate of cluster time.
@@ -54,8 +97,13 @@ pub(crate) fn micros(duration: Duration) -> u64 {
 impl Clock {
     /// A clock that goes on from the applied cluster time.
     pub(crate) fn new(applied_ms: u64) -> Self {
-        let base =
-            Base { cluster_ms: applied_ms, at: TypeConfig::now(), told_ms: applied_ms, stamped_ms: 0, alarmed: false };
+        let base = Base {
+            cluster_ms: applied_ms,
+            at: TypeConfig::now(),
+            told_ms: applied_ms,
+            stamped_ms: 0,
+            told_apart: false,
+        };
         Self { base: Mutex::new(base) }
     }
 
@@ -66,7 +114,7 @@ impl Clock {
     pub(crate) fn applied(&self, applied_ms: u64) {
         let mut base = self.base.lock();
         let now = TypeConfig::now();
-        let estimate = base.cluster_ms.saturating_add(millis(now.saturating_duration_since(base.at)));
+        let estimate = base.estimate(now);
         if applied_ms > estimate || applied_ms > base.stamped_ms {
             base.cluster_ms = applied_ms;
             base.at = now;
@@ -84,9 +132,17 @@ impl Clock {
         if base.cluster_ms == 0 {
             return base.told_ms.max(wall_ms());
         }
-        let estimate = base.cluster_ms.saturating_add(millis(TypeConfig::now().saturating_duration_since(base.at)));
+        let estimate = base.estimate(TypeConfig::now());
         base.told_ms = base.told_ms.max(estimate);
         base.told_ms
+    }
+
+    /// How this host's wall clock stands to cluster time now, if they are too far apart. Also where this replica follows: it
+    /// may lead next.
+    pub(crate) fn apart(&self) -> Option<Apart> {
+        let base = self.base.lock();
+        // Before the first stamp there is nothing to be apart from.
+        if base.cluster_ms == 0 { None } else { Apart::of(wall_ms(), base.estimate(TypeConfig::now())) }
     }
 
     /// The leader's stamp for a new entry: cluster time, and wall time beside it.
@@ -102,16 +158,15 @@ impl Clock {
         if base.cluster_ms == 0 {
             // The very first stamp of a new control plane: start at wall time, so that both read alike.
             estimate = wall.max(1);
-        } else if wall > estimate {
-            let apart = wall - estimate;
-            if apart > APART_MS_MAX && !base.alarmed {
-                tracing::warn!(apart_ms = apart, "wall clock is ahead of cluster time; slewing");
-                base.alarmed = true;
+        } else {
+            let apart = Apart::of(wall, estimate);
+            if let Some(apart) = apart
+                && !base.told_apart
+            {
+                tracing::warn!(?apart, "the wall clock and cluster time are apart, in milliseconds");
             }
-            estimate += apart.min(elapsed.min(SLEW_OVER_MS_MAX) / SLEW_SHARE);
-        } else if estimate - wall > APART_MS_MAX && !base.alarmed {
-            tracing::warn!(apart_ms = estimate - wall, "wall clock is behind cluster time");
-            base.alarmed = true;
+            base.told_apart = apart.is_some();
+            estimate += wall.saturating_sub(estimate).min(elapsed.min(SLEW_OVER_MS_MAX) / SLEW_SHARE);
         }
         // Re-basing throws away the part of a millisecond that has passed; so only once enough has passed to slew by.
         if base.cluster_ms == 0 || elapsed >= SLEW_SHARE {
@@ -171,6 +226,39 @@ mod tests {
         clock.base.lock().at -= Duration::from_secs(5);
         clock.applied(stamp);
         assert!(clock.stamp().0 >= stamp + 5_000);
+    }
+
+    /// Clocks that are more than ten seconds apart are told for as long as they are, on either side and whether or not anything
+    /// is stamped; before the first stamp there is nothing to tell.
+    #[test]
+    fn clocks_apart_are_told_while_they_are() {
+        assert_eq!(Clock::new(0).apart(), None);
+        let wall = wall_ms();
+        let clock = Clock::new(wall);
+        assert_eq!(clock.apart(), None);
+        clock.base.lock().cluster_ms = wall - 30_000;
+        assert!(matches!(clock.apart(), Some(Apart::Ahead(29_000..=60_000))), "{:?}", clock.apart());
+        clock.stamp();
+        assert!(matches!(clock.apart(), Some(Apart::Ahead(_))), "a stamp makes up for next to nothing");
+        clock.base.lock().cluster_ms = wall_ms();
+        assert_eq!(clock.apart(), None);
+        clock.base.lock().cluster_ms = wall_ms() + 60_000;
+        assert!(matches!(clock.apart(), Some(Apart::Behind(30_000..=61_000))), "{:?}", clock.apart());
+        clock.base.lock().cluster_ms = wall_ms();
+        assert_eq!(clock.apart(), None);
+    }
+
+    /// Ten seconds are not apart yet; what is said has the replica and the seconds in it.
+    #[test]
+    fn apart_is_more_than_ten_seconds() {
+        assert_eq!(Apart::of(20_000, 10_000), None);
+        assert_eq!(Apart::of(10_000, 20_000), None);
+        assert_eq!(Apart::of(20_001, 10_000), Some(Apart::Ahead(10_001)));
+        assert_eq!(Apart::of(10_000, 20_001), Some(Apart::Behind(10_001)));
+        let told = Apart::Ahead(37_900).alarm(ReplicaId(3));
+        assert!(told.starts_with("the clock of replica 3 is 37 s ahead of cluster time"), "{told}");
+        let told = Apart::Behind(37_900).alarm(ReplicaId(3));
+        assert!(told.starts_with("the clock of replica 3 is 37 s behind cluster time"), "{told}");
     }
 
     /// Stamps never go back, and an applied stamp from ahead moves the clock there.

@@ -34,6 +34,12 @@ pub enum ReadError {
     /// No leader confirmed the read within its deadline.
     #[error("no leader could be reached")]
     NoLeader,
+    /// Too many reads are waiting; this one was not begun.
+    #[error("too much is waiting: limit {limit} is reached")]
+    Overloaded {
+        /// Name of the limit.
+        limit: &'static str,
+    },
     /// History at that revision has been compacted.
     #[error("history below revision {floor} is gone")]
     Compacted {

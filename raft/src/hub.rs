@@ -46,8 +46,66 @@ struct Txn {
 struct Slot {
     /// Last transaction with an event under the prefix, or an upper bound of it.
     last_match: AtomicU64,
+    /// The last stretch without a match. Who waits is carried over all that others have written meanwhile.
+    latest: Stretch,
+    /// The oldest one that reaches into the ring. Who was carried to its end meets all matches behind it there.
+    oldest: Stretch,
     dropped: AtomicBool,
     wake: Notify,
+}
+
+/// Revisions behind `start`, up to and with `end`, of which none is under a prefix: who has everything of the prefix up to the start
+/// has it up to the end, also where the ring begins between the two. Written and read with the ring locked.
+#[derive(Default)]
+struct Stretch {
+    start: AtomicU64,
+    end: AtomicU64,
+}
+
+impl Stretch {
+    fn set(&self, start: u64, end: u64) {
+        self.start.store(start, Ordering::Relaxed);
+        self.end.store(end, Ordering::Relaxed);
+    }
+
+    fn end(&self) -> u64 {
+        self.end.load(Ordering::Relaxed)
+    }
+
+    fn carry(&self, position: u64) -> u64 {
+        if position < self.start.load(Ordering::Relaxed) { position } else { position.max(self.end()) }
+    }
+}
+
+impl Slot {
+    fn new(head: Revision) -> Self {
+        Self {
+            // What happened under this prefix before is not known: assume the newest transaction touched it.
+            last_match: AtomicU64::new(head.get()),
+            latest: Stretch::default(),
+            oldest: Stretch::default(),
+            dropped: AtomicBool::new(false),
+            wake: Notify::new(),
+        }
+    }
+
+    /// A transaction touches the prefix; `head` is where the ring ended before it was added with others, `floor` where it began.
+    /// Says whether watchers have to be woken.
+    fn touch(&self, end: Revision, head: Revision, floor: Revision) -> bool {
+        let last = self.last_match.swap(end.get(), Ordering::Relaxed);
+        if last <= head.get() {
+            self.latest.set(last, head.get());
+            if self.oldest.end() <= floor.get() {
+                self.oldest.set(last, head.get());
+            }
+        }
+        last < end.get()
+    }
+
+    /// Up to where a watcher has everything that has everything up to `position`.
+    fn carry(&self, position: Revision) -> Revision {
+        Revision::new(self.latest.carry(self.oldest.carry(position.get())))
+    }
 }
 
 struct Ring {
@@ -106,13 +164,14 @@ impl Hub {
         let mut woken: Vec<Arc<Slot>> = Vec::new();
         {
             let mut ring = self.ring.lock();
+            let (before, floor) = (ring.head, ring.floor);
             let mut txn: Option<Txn> = None;
             for event in events {
                 let end = event.txn_end;
                 if !ring.slots.is_empty() {
                     for at in prefix_ends(event.key.bytes()) {
                         if let Some(slot) = ring.slots.get(&event.key.bytes()[..at])
-                            && slot.last_match.swap(end.get(), Ordering::Relaxed) < end.get()
+                            && slot.touch(end, before, floor)
                         {
                             woken.push(Arc::clone(slot));
                         }
@@ -197,16 +256,8 @@ impl Hub {
     pub(crate) fn watch(self: &Arc<Self>, prefix: KeyPrefix, from: Revision) -> EventStream {
         let slot = {
             let mut ring = self.ring.lock();
-            // What happened under this prefix before is not known: assume the newest transaction touched it.
-            let head = ring.head.get();
-            let fresh = || {
-                Arc::new(Slot {
-                    last_match: AtomicU64::new(head),
-                    dropped: AtomicBool::new(false),
-                    wake: Notify::new(),
-                })
-            };
-            Arc::clone(ring.slots.entry(prefix.bytes().clone()).or_insert_with(fresh))
+            let head = ring.head;
+            Arc::clone(ring.slots.entry(prefix.bytes().clone()).or_insert_with(|| Arc::new(Slot::new(head))))
         };
         let from = if exhibit!(DuplicateOnResume) { Revision::new(from.get().saturating_sub(1)) } else { from };
         EventStream { hub: Arc::clone(self), slot, prefix, position: from, admitted: false }
@@ -307,6 +358,7 @@ impl EventStream {
             self.position = ring.head;
             return Ok(Look::Idle);
         }
+        self.position = self.slot.carry(self.position);
         if self.position < ring.floor {
             return Ok(Look::Behind);
         }
@@ -356,5 +408,101 @@ impl Drop for EventStream {
         if Arc::strong_count(&self.slot) <= 2 {
             ring.slots.remove(self.prefix.bytes());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use openraft::type_config::TypeConfigExt;
+    use quilt_proto::{EventKind, Key};
+    use quilt_state::Horizon;
+
+    use super::*;
+    use crate::replica::Parts;
+    use crate::types::TypeConfig;
+
+    /// Events that fit into the ring.
+    const RING_EVENTS: u64 = 20;
+
+    /// A hub with a small ring whose clusters keep no history: what the ring does not hold is gone.
+    struct Busy {
+        applied: Arc<Applied>,
+        hub: Arc<Hub>,
+        at: u64,
+    }
+
+    impl Busy {
+        fn new() -> Self {
+            let horizon = Horizon { revision: Revision::new(10), ..Horizon::default() };
+            let applied = Arc::new(Applied::new(Parts::memory().store, horizon, 0, (0, 0)));
+            let bytes_max = usize::try_from(RING_EVENTS).expect("few") * (EVENT_OVERHEAD_BYTES + 40);
+            Self { hub: Arc::new(Hub::new(Arc::clone(&applied), bytes_max)), applied, at: 10 }
+        }
+
+        fn happen(&mut self, resource: &str) -> u64 {
+            self.at += 1;
+            let revision = Revision::new(self.at);
+            let floors = Arc::new(BTreeMap::from([("default".to_owned(), self.at)]));
+            self.applied.publish(Horizon { revision, floors, ..Horizon::default() }, 0, (0, 0));
+            let key = Key::new("default", "", resource, "default", "a").expect("valid");
+            let (kind, record) = (EventKind::Create, Some(Arc::default()));
+            let event = Event { revision, txn_end: revision, key, kind, record, previous: None };
+            self.hub.publish(vec![Arc::new(event)], &[], revision);
+            self.at
+        }
+
+        /// So much of something else that nothing of before is left in the ring.
+        fn turn_over(&mut self) {
+            for _ in 0..2 * RING_EVENTS {
+                self.happen("configmaps");
+            }
+        }
+
+        async fn watch(&self) -> EventStream {
+            let prefix = KeyPrefix::resource("default", "", "secrets").expect("valid");
+            let mut watch = self.hub.watch(prefix, Revision::new(self.at));
+            let idle = TypeConfig::timeout(Duration::from_millis(5), watch.next()).await;
+            assert!(idle.is_err(), "{idle:?}");
+            watch
+        }
+    }
+
+    fn revisions(batch: &Batch) -> Vec<u64> {
+        batch.events.iter().map(|event| event.revision.get()).collect()
+    }
+
+    /// A watch of what seldom changes has not fallen behind because much else has happened meanwhile, however often.
+    #[tokio::test]
+    async fn a_quiet_watch_does_not_fall_behind() {
+        let mut busy = Busy::new();
+        let mut watch = busy.watch().await;
+        for _ in 0..4 {
+            busy.turn_over();
+            let first = busy.happen("secrets");
+            assert_eq!(revisions(&watch.next().await.expect("not behind")), [first]);
+        }
+        // It need not look at once: what has matched since is in the ring.
+        busy.turn_over();
+        let first = busy.happen("secrets");
+        busy.happen("configmaps");
+        let second = busy.happen("secrets");
+        busy.happen("configmaps");
+        assert_eq!(revisions(&watch.next().await.expect("not behind")), [first, second]);
+    }
+
+    /// One that has left a change unread for longer than ring and history go back is told so, and not that nothing was.
+    #[tokio::test]
+    async fn what_was_missed_is_not_taken_for_quiet() {
+        let mut busy = Busy::new();
+        let mut watch = busy.watch().await;
+        busy.turn_over();
+        busy.happen("secrets");
+        busy.turn_over();
+        busy.happen("secrets");
+        let floor = Revision::new(busy.at);
+        assert_eq!(watch.next().await.err(), Some(WatchError::Compacted { floor }));
     }
 }

@@ -66,14 +66,14 @@ pub use hub::{Batch, EventStream};
 pub use leadership::{LeaderId, Leadership};
 pub use one_piece::{OnePiece, Rows};
 pub use rebuild::Repaired;
-pub use recovery::{Findings, NewEpoch, RecoveryError, epoch_at, examine, replay, restore};
+pub use recovery::{EpochName, Findings, NewEpoch, NoEpochName, RecoveryError, epoch_at, examine, replay, restore};
 pub use replica::{Decision, DeletedRange, Options, Parts, Replica};
 pub use scan::{ScanPace, Scanned};
 pub use service::Handler;
 pub use settings::Timing;
 pub use snapshot::{SnapshotFailed, SnapshotHome, SnapshotSink, SnapshotSource, WantedFile};
 pub use space::DISK_RESERVE;
-pub use status::{Load, Member, Role, Status};
+pub use status::{Floor, History, Load, Member, Role, Status};
 #[cfg(not(simulated))]
 pub use transport::{Asking, answering, peer_name};
 pub use transport::{Listener, PeerIdentity, TransportOptions};

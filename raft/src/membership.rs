@@ -19,7 +19,7 @@ use crate::host::watch;
 use crate::leadership::Leadership;
 use crate::peer::Member;
 use crate::state_machine::Raft;
-use crate::status::{alive, last_contact_ms, matched_index};
+use crate::status::{alive, has_answered_since, last_contact_ms, matched_index};
 use crate::transport::Peers;
 use crate::types::{Metrics, Node, TypeConfig};
 
@@ -77,6 +77,7 @@ impl Membership {
 
     /// Makes a learner a voter once it holds everything the leader's log held when it was asked for: judged by what it
     /// has stored, never by time.
+    /// It must also answer, now: one vote more of a replica that is gone can leave those that are there without a majority.
     pub(crate) async fn promote(&self, id: u64, patience: Duration) -> Result<Changed, AdminError> {
         self.must_know(id)?;
         self.caught_up(id, patience).await?;
@@ -129,9 +130,12 @@ impl Membership {
         let _turn = self.turn.lock().await;
         if let Some(to) = to {
             self.must_know(to)?;
-            // One that has just been started is given the time to be heard from; whether it was is judged below.
-            let heard = |metrics: &Metrics| metrics.replication.is_none() || alive(metrics, to);
-            let _ = self.raft.wait(Some(HEARD_WITHIN)).metrics(heard, "the next leader answers").await;
+            // One that has just been started is given the time to be heard from; one that has just gone must not be taken at
+            // its last word.
+            let asked = TypeConfig::now();
+            let heard = |metrics: &Metrics| metrics.replication.is_none() || has_answered_since(metrics, to, asked);
+            let waited = self.raft.wait(Some(HEARD_WITHIN)).metrics(heard, "the next leader answers").await;
+            waited.map_err(|_| does_not_answer(to))?;
         }
         self.hand_over(&self.metrics(), to).await.map(Changed::Done)
     }
@@ -145,11 +149,7 @@ impl Membership {
                     "replica {to} does not vote and cannot lead; promote it first"
                 )));
             }
-            Some(to) if !alive(metrics, to) => {
-                return Err(AdminError::Refused(format!(
-                    "replica {to} does not answer the leader and cannot take over"
-                )));
-            }
+            Some(to) if !alive(metrics, to) => return Err(does_not_answer(to)),
             Some(to) => to,
             None => {
                 let others = voters.iter().copied().filter(|id| *id != self.id && alive(metrics, *id));
@@ -179,18 +179,19 @@ impl Membership {
         }
     }
 
-    /// Waits until a learner holds everything that was in the log when it was asked for.
+    /// Waits until a learner holds everything that was in the log when it was asked for, and has answered since.
     async fn caught_up(&self, id: u64, patience: Duration) -> Result<(), AdminError> {
-        let target = self.metrics().last_log_index;
+        let (target, asked) = (self.metrics().last_log_index, TypeConfig::now());
         let reached = |metrics: &Metrics| {
             // A leadership that has ended cannot tell; the caller asks the next leader.
-            metrics.replication.is_none() || matched_index(metrics, id) >= target
+            metrics.replication.is_none()
+                || matched_index(metrics, id) >= target && has_answered_since(metrics, id, asked)
         };
         let waited = self.raft.wait(Some(patience)).metrics(reached, "the learner has caught up").await;
         let Ok(metrics) = waited else {
             let now = self.metrics();
             let behind = target.unwrap_or(0).saturating_sub(matched_index(&now, id).unwrap_or(0));
-            return Err(AdminError::Timeout(if alive(&now, id) {
+            return Err(AdminError::Timeout(if has_answered_since(&now, id, asked) {
                 format!("replica {id} has not caught up: it is {behind} entries behind")
             } else {
                 format!("replica {id} does not answer the leader: is it running and reachable?")
@@ -265,6 +266,10 @@ fn refuse_if_unsafe(metrics: &Metrics, voters: &BTreeSet<u64>, id: u64) -> Resul
         needed: needed as u64,
         silent: silent.collect(),
     }))
+}
+
+fn does_not_answer(to: u64) -> AdminError {
+    AdminError::Refused(format!("replica {to} does not answer the leader and cannot take over"))
 }
 
 fn written(result: Written) -> Result<(), AdminError> {

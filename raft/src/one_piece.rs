@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use prost::Message;
 use quilt_state::{Family, Position};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::snapshot::{SnapshotFailed, SnapshotSink, SnapshotSource, WantedFile, failed};
 
@@ -38,6 +39,9 @@ struct Manifest {
     membership: Bytes,
     #[prost(uint64, tag = "4")]
     bytes: u64,
+    /// The checksum of its content.
+    #[prost(uint64, tag = "5")]
+    sum: u64,
 }
 
 impl Manifest {
@@ -65,7 +69,8 @@ impl OnePiece {
         }
         let content = Bytes::from(content.encode_to_vec());
         let Position { index, term, .. } = position;
-        Self { manifest: Manifest { index, term, membership, bytes: content.len() as u64 }, content }
+        let (bytes, sum) = (content.len() as u64, xxh3_64(&content));
+        Self { manifest: Manifest { index, term, membership, bytes, sum }, content }
     }
 
     fn rows(&self) -> Result<Rows, SnapshotFailed> {
@@ -148,9 +153,42 @@ impl SnapshotSink for Sink {
         if self.content.len() as u64 != self.manifest.bytes {
             return Err(failed("pieces are missing"));
         }
+        if xxh3_64(&self.content) != self.manifest.sum {
+            return Err(failed("it is not what was announced"));
+        }
         let whole = OnePiece { manifest: self.manifest, content: self.content.into() };
         let rows = whole.rows()?;
         (self.install)(whole, rows);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small() -> OnePiece {
+        let row = (Bytes::from_static(b"key"), Bytes::from_static(b"value"));
+        let rows = Rows::from([(Family::ALL[0], BTreeMap::from([row]))]);
+        OnePiece::of(rows, Position { index: 7, term: 2, leader: 0 }, Bytes::from_static(b"members"))
+    }
+
+    /// What arrives is installed when it is what was announced, and never when a byte of it is another one.
+    #[test]
+    fn a_changed_byte_is_not_installed() {
+        let piece = small();
+        let content = piece.read(0, 0, usize::MAX).expect("its content");
+        for changed in std::iter::once(None).chain((0..content.len()).map(Some)) {
+            let (installed, arrived) = std::sync::mpsc::channel();
+            let mut sink = OnePiece::receive(&piece.manifest(), move |_, rows| installed.send(rows).expect("heard"))
+                .expect("a manifest");
+            let mut sent = content.to_vec();
+            if let Some(at) = changed {
+                sent[at] ^= 1;
+            }
+            sink.write(0, 0, &sent).expect("a piece that follows");
+            assert_eq!(sink.install().is_ok(), changed.is_none(), "byte {changed:?}");
+            assert_eq!(arrived.try_recv().ok(), changed.is_none().then(|| piece.rows().expect("its rows")));
+        }
     }
 }

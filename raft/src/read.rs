@@ -50,30 +50,30 @@ impl ReadIndex {
         self.ready.subscribe()
     }
 
-    fn ask(&self) -> Option<oneshot::Receiver<u64>> {
+    fn ask(&self) -> Result<oneshot::Receiver<u64>, ReadError> {
         let (sender, confirmed) = oneshot::channel();
         let mut waiters = self.waiters.lock();
         if waiters.len() >= READS_MAX {
             // Shed those whose callers have gone before refusing.
             waiters.retain(|waiter| !waiter.is_closed());
             if waiters.len() >= READS_MAX {
-                return None;
+                return Err(ReadError::Overloaded { limit: "READS_MAX" });
             }
         }
         waiters.push(sender);
         drop(waiters);
         self.wake.notify_one();
-        Some(confirmed)
+        Ok(confirmed)
     }
 
-    /// The log index a read that begins now must have applied; `None` when too many are waiting or the replica stops.
-    pub(crate) async fn index(&self) -> Option<u64> {
-        self.ask()?.await.ok()
+    /// The log index a read that begins now must have applied. Waits for as long as there is no leader.
+    pub(crate) async fn index(&self) -> Result<u64, ReadError> {
+        self.ask()?.await.map_err(|_| ReadError::Stopped)
     }
 
     /// Waits until everything acknowledged before this call is applied here.
     pub(crate) async fn linearize(&self, deadline: Duration) -> Result<(), ReadError> {
-        let confirmed = self.ask().ok_or(ReadError::NoLeader)?;
+        let confirmed = self.ask()?;
         let wait = async {
             let index = confirmed.await.map_err(|_| ReadError::Stopped)?;
             let index = if exhibit!(ReadBeforeApplied) { 0 } else { index };
@@ -165,5 +165,30 @@ pub(crate) async fn confirm(raft: &Raft) -> Result<u64, Round> {
         Ok(Ok(linearizer)) => Ok(linearizer.read_log_id().index()),
         Ok(Err(RaftError::Fatal(_))) => Err(Round::Stopped),
         Ok(Err(RaftError::APIError(_))) | Err(_) => Err(Round::Failed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quilt_state::Horizon;
+
+    use super::*;
+    use crate::replica::Parts;
+
+    /// Where as many reads wait as may, one more is told so, and by which limit, at once and not as the lack of a leader; those
+    /// whose callers have gone make room.
+    #[tokio::test]
+    async fn a_full_queue_of_reads_says_so() {
+        let applied = Applied::new(Parts::memory().store, Horizon::default(), 0, (0, 0));
+        let reads = ReadIndex::new(1, Arc::new(applied));
+        let mut waiting: Vec<_> = (0..READS_MAX).map(|_| reads.ask().expect("there is room")).collect();
+        let full = ReadError::Overloaded { limit: "READS_MAX" };
+        let patience = Duration::from_secs(60);
+        assert_eq!(reads.linearize(patience).await, Err(full.clone()));
+        assert_eq!(reads.index().await, Err(full.clone()));
+        assert!(full.to_string().contains("READS_MAX"), "{full}");
+        waiting.truncate(READS_MAX - 1);
+        assert_eq!(reads.linearize(Duration::from_millis(20)).await, Err(ReadError::NoLeader), "it waited");
+        drop(waiting);
     }
 }

@@ -5,7 +5,9 @@
 //! given up, becomes the state that a new membership starts from. Whoever belongs to an older epoch is refused by it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use openraft::EntryPayload;
@@ -50,11 +52,11 @@ pub enum RecoveryError {
     )]
     OtherBackup {
         /// The epoch asked for.
-        epoch: u64,
+        epoch: EpochName,
     },
 }
 
-fn damaged(error: impl std::fmt::Display) -> RecoveryError {
+fn damaged(error: impl fmt::Display) -> RecoveryError {
     RecoveryError::Damaged(error.to_string())
 }
 
@@ -190,29 +192,71 @@ impl From<codec::CodecError> for RecoveryError {
     }
 }
 
-/// Part of an epoch that tells one backup from another.
-const BACKUPS_TOLD_APART: u64 = 1_000_000;
-
-/// The epoch that begins when `backup` is restored at a wall-clock time: its seconds, then a mark of the backup.
-///
-/// It only grows, two restores of one backup differ, and as a revision it lies ahead of all that an older epoch can
-/// have handed out: that one began at its own second and would have had to write a million times in each since.
-/// Below 2^53 until the year 2255.
-#[must_use]
-pub const fn epoch_at(wall_ms: u64, backup: &Manifest) -> u64 {
-    wall_ms / 1_000 * BACKUPS_TOLD_APART + mark(backup)
+/// An epoch as people hand it from replica to replica, `NUMBER-BACKUP`: which one, and which backup it begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochName {
+    /// Its number: the moment it was named, in microseconds since the Unix epoch.
+    pub number: u64,
+    backup: u32,
 }
 
-const fn mark(backup: &Manifest) -> u64 {
-    (backup.hash_low ^ backup.revision) % BACKUPS_TOLD_APART
+/// The epoch that begins when `backup` is restored at a wall-clock time.
+///
+/// Its number only grows, two restores of one backup a microsecond apart differ, and as a revision it lies ahead of all
+/// that an older epoch can have handed out: that one began at its own microsecond and would have had to write in each
+/// since. Below 2^53 until the year 2255.
+#[must_use]
+pub fn epoch_at(wall_us: u64, backup: &Manifest) -> EpochName {
+    EpochName::of(wall_us, backup)
+}
+
+impl EpochName {
+    /// Of an epoch whose number is known, and that began with `backup`.
+    #[must_use]
+    pub fn of(number: u64, backup: &Manifest) -> Self {
+        Self { number, backup: mark(backup) }
+    }
+}
+
+/// Equal for backups of the same state only, whichever replica they were taken from: FNV-1a, folded.
+fn mark(backup: &Manifest) -> u32 {
+    let Manifest { epoch, revision, index, term, hash_high, hash_low, .. } = backup;
+    let bytes = [epoch, revision, index, term, hash_high, hash_low].into_iter().flat_map(|part| part.to_be_bytes());
+    let sum =
+        bytes.fold(0xcbf2_9ce4_8422_2325, |sum: u64, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    let [a, b, c, d, rest @ ..] = sum.to_be_bytes();
+    u32::from_be_bytes([a, b, c, d]) ^ u32::from_be_bytes(rest)
+}
+
+impl fmt::Display for EpochName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:08x}", self.number, self.backup)
+    }
+}
+
+/// What was given is no [`EpochName`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an epoch is given as the first restore printed it, for example 1795340000123456-1c9fe3a0")]
+pub struct NoEpochName;
+
+impl FromStr for EpochName {
+    type Err = NoEpochName;
+
+    fn from_str(text: &str) -> Result<Self, NoEpochName> {
+        let (number, backup) = text.split_once('-').ok_or(NoEpochName)?;
+        let number = number.parse().map_err(|_| NoEpochName)?;
+        let name = Self { number, backup: u32::from_str_radix(backup, 16).map_err(|_| NoEpochName)? };
+        // Written in one way only.
+        if name.to_string() == text { Ok(name) } else { Err(NoEpochName) }
+    }
 }
 
 /// Which control plane begins with a backup.
 pub struct NewEpoch<'a> {
     /// The replica whose data directory is made.
     pub identity: Identity,
-    /// Its number, from [`epoch_at`]; the same for every replica.
-    pub epoch: u64,
+    /// Which one, from [`epoch_at`]; the same for every replica.
+    pub epoch: EpochName,
     /// All voters and their peer addresses; the same for every replica.
     pub voters: BTreeMap<ReplicaId, String>,
     /// Keys that must not come back.
@@ -226,11 +270,12 @@ pub struct NewEpoch<'a> {
 /// See [`RecoveryError`]. The directory is what it was.
 pub fn restore(backup: &Path, dir: &Path, new: &NewEpoch<'_>) -> Result<Refounded, RecoveryError> {
     let manifest = quilt_storage::inspect_backup(backup).map_err(HomeError::from)?;
-    if new.epoch % BACKUPS_TOLD_APART != mark(&manifest) {
+    if new.epoch.backup != mark(&manifest) {
         return Err(RecoveryError::OtherBackup { epoch: new.epoch });
     }
-    if new.epoch <= manifest.epoch || new.epoch <= manifest.revision {
-        let (epoch, of_backup, revision) = (new.epoch, manifest.epoch, manifest.revision);
+    let epoch = new.epoch.number;
+    if epoch <= manifest.epoch || epoch <= manifest.revision {
+        let (of_backup, revision) = (manifest.epoch, manifest.revision);
         return Err(RecoveryError::Clock { epoch, of_backup, revision });
     }
     if !new.voters.contains_key(&ReplicaId(new.identity.replica)) {
@@ -244,9 +289,9 @@ pub fn restore(backup: &Path, dir: &Path, new: &NewEpoch<'_>) -> Result<Refounde
     let id = log_id(position.term, position.index);
     let restoring = Restoring {
         identity: new.identity.clone(),
-        epoch: new.epoch,
+        epoch,
         refounding: Refounding {
-            revision: Revision::new(new.epoch),
+            revision: Revision::new(epoch),
             position,
             membership: codec::encode_membership_at(&id, &membership),
             forget: new.forget,

@@ -8,8 +8,7 @@ use futures::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::type_config::TypeConfigExt;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use quilt_proto::state::Entry;
-use quilt_proto::{Outcome, Txn, command, op};
+use quilt_proto::Outcome;
 use quilt_state::{Machine, Payload, Position, Store};
 
 use crate::answers::Answers;
@@ -18,7 +17,7 @@ use crate::ballot::MILESTONE;
 use crate::clock::Clock;
 use crate::codec;
 use crate::history::Written;
-use crate::host::{exhibit, random_u64, wall_ms};
+use crate::host::exhibit;
 use crate::hub::Hub;
 use crate::recovery;
 use crate::requests::Requests;
@@ -123,23 +122,6 @@ impl StateMachine {
     }
 }
 
-/// The transactions of an entry, for the museum's exhibits.
-fn txns(entry: &mut Entry) -> impl Iterator<Item = &mut Txn> {
-    entry.commands.iter_mut().filter_map(|command| match &mut command.kind {
-        Some(command::Kind::Txn(txn)) => Some(txn),
-        _ => None,
-    })
-}
-
-/// Puts into all that a transaction writes what nobody asked for.
-fn make_up(txn: &mut Txn) {
-    for op in &mut txn.ops {
-        if let Some(op::Kind::Put(put)) = &mut op.kind {
-            put.value = [&put.value[..], &random_u64().to_be_bytes()].concat().into();
-        }
-    }
-}
-
 impl Applier {
     fn mark(&self) -> Mark {
         self.listeners.applied.mark()
@@ -149,18 +131,9 @@ impl Applier {
         let mut inputs = Vec::with_capacity(batch.len());
         let mut responders = Vec::with_capacity(batch.len());
         for (entry, responder) in batch {
-            let mut input = recovery::input(&entry)?;
-            if let Payload::Entry(entry) = &mut input.payload {
-                if exhibit!(ClockInApply) {
-                    entry.at_ms = wall_ms();
-                }
-                if exhibit!(OpsInAnyOrder) && random_u64().is_multiple_of(2) {
-                    txns(entry).for_each(|txn| txn.ops.reverse());
-                }
-                if exhibit!(IdInApply) {
-                    txns(entry).for_each(make_up);
-                }
-            }
+            let input = recovery::input(&entry)?;
+            #[cfg(simulated)]
+            let input = crate::host::modelled::impure(input);
             inputs.push(input);
             responders.push((entry.log_id.index, responder));
         }

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use openraft::{Instant as _, ServerState};
 use quilt_proto::ReplicaId;
+use quilt_state::Horizon;
 
 use crate::clock::{micros, millis};
 use crate::leadership::Leadership;
 use crate::rebuild::Repaired;
 use crate::scan::Scanned;
 use crate::transport::PeerReport;
-use crate::types::Metrics;
+use crate::types::{Metrics, TypeConfig};
+
+type Instant = openraft::alias::InstantOf<TypeConfig>;
 
 /// A member that answered the leader within this counts as alive.
 const ALIVE_WITHIN: Duration = Duration::from_secs(2);
@@ -93,6 +96,8 @@ pub struct Status {
     pub log_bytes: u64,
     /// Newest revision applied here.
     pub revision: u64,
+    /// Which history stands, for reads at and watches from older revisions.
+    pub history: History,
     /// Hash of live rows at the applied index: equal on all replicas at the same index.
     pub state_hash: String,
     /// Cluster time, best local estimate.
@@ -117,6 +122,44 @@ pub struct Status {
     pub alarms: Vec<String>,
     /// Why the replica has stopped, if it has.
     pub error: Option<String>,
+}
+
+/// Floors of single clusters that a status shows.
+const FLOORS_SHOWN_MAX: usize = 100;
+
+/// Which history stands. A floor in force is the promise: from it on a cluster can be read at, and watched from, any revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct History {
+    /// From here on every cluster can be: the highest of all floors, 0 while there is none.
+    pub floor: u64,
+    /// Floors of single clusters, the highest first, as many as are shown. One that is not here has none, or a lower one.
+    pub floors: Vec<Floor>,
+    /// How many more clusters have a floor.
+    pub floors_left_out: usize,
+}
+
+/// The floor of one cluster.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Floor {
+    /// Which cluster; empty for what belongs to none.
+    pub cluster: String,
+    /// The oldest revision it can be read at and watched from.
+    pub revision: u64,
+}
+
+impl History {
+    pub(crate) fn of(horizon: &Horizon) -> Self {
+        let standing = horizon.floors.iter().filter(|(cluster, _)| !horizon.dropped.contains(*cluster));
+        let mut all: Vec<(&str, u64)> = standing.map(|(cluster, revision)| (cluster.as_str(), *revision)).collect();
+        // Those that are level stay in the order of their names.
+        all.sort_by_key(|(_, revision)| std::cmp::Reverse(*revision));
+        let floors = all.iter().take(FLOORS_SHOWN_MAX);
+        Self {
+            floor: all.first().map_or(0, |(_, revision)| *revision),
+            floors: floors.map(|&(cluster, revision)| Floor { cluster: cluster.to_owned(), revision }).collect(),
+            floors_left_out: all.len().saturating_sub(FLOORS_SHOWN_MAX),
+        }
+    }
 }
 
 /// Queues and caches that have limits.
@@ -174,6 +217,12 @@ pub(crate) fn alive(metrics: &Metrics, id: u64) -> bool {
     id == metrics.id || last_contact_ms(metrics, id).is_some_and(|ms| ms <= millis(ALIVE_WITHIN))
 }
 
+/// Whether a member has answered something that the leader has sent since; the leader itself always has.
+pub(crate) fn has_answered_since(metrics: &Metrics, id: u64, since: Instant) -> bool {
+    let answered = metrics.heartbeat.as_ref().and_then(|all| all.get(&id)?.as_ref());
+    id == metrics.id || answered.is_some_and(|at| **at >= since)
+}
+
 /// The members, and how many voters may fail.
 pub(crate) fn members(
     metrics: &Metrics,
@@ -224,7 +273,7 @@ mod tests {
     use openraft::{Membership, StoredMembership};
 
     use super::*;
-    use crate::types::{Node, TypeConfig};
+    use crate::types::Node;
 
     fn metrics(voters: &[u64]) -> Metrics {
         let mut metrics = Metrics::new_initial(1);
@@ -233,6 +282,20 @@ mod tests {
         let membership = Membership::new(vec![voters], nodes).expect("every voter is a node");
         metrics.membership_config = Arc::new(StoredMembership::new(None, membership));
         metrics
+    }
+
+    /// The floor that holds for all is the highest; single ones come highest first and no more than are shown; deleted clusters
+    /// have none.
+    #[test]
+    fn floors_are_shown_highest_first() {
+        assert_eq!(History::of(&Horizon::default()), History::default());
+        let floors = (1..=FLOORS_SHOWN_MAX as u64 + 3).map(|n| (format!("c{n:03}"), n)).collect();
+        let dropped = BTreeSet::from(["c103".to_owned()]);
+        let history =
+            History::of(&Horizon { floors: Arc::new(floors), dropped: Arc::new(dropped), ..Horizon::default() });
+        assert_eq!((history.floor, history.floors.len(), history.floors_left_out), (102, FLOORS_SHOWN_MAX, 2));
+        assert_eq!(history.floors[0], Floor { cluster: "c102".into(), revision: 102 });
+        assert!(history.floors.is_sorted_by(|one, next| one.revision > next.revision));
     }
 
     /// A leader whom no quorum has answered for a while is not named as one, by itself either; the only voter needs no answer, and of

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use quilt_proto::{Event, Key, KeyPrefix, Record, Revision};
 pub use quilt_state::Page;
 pub use quilt_state::view::Limit;
-use quilt_state::{Store, ViewError};
+use quilt_state::{Expiring, Store, ViewError};
 
 use crate::applied::Applied;
 use crate::error::ReadError;
@@ -22,11 +22,13 @@ pub enum Consistency {
     AtLeast(Revision),
 }
 
-/// The state at one revision. Cheap to clone.
+/// The state at one revision. Cheap to clone. Whatever is written meanwhile, it shows the same each time, until
+/// compaction has passed it.
 #[derive(Clone)]
 pub struct View {
     applied: Arc<Applied>,
     revision: Revision,
+    expiring: Expiring,
 }
 
 impl std::fmt::Debug for View {
@@ -45,9 +47,11 @@ fn translate(error: ViewError) -> ReadError {
 }
 
 impl View {
-    /// The newest applied state.
+    /// The newest applied state, without keys that are due by now.
     pub(crate) fn newest(applied: &Arc<Applied>) -> Self {
-        Self { applied: Arc::clone(applied), revision: applied.horizon().revision }
+        let horizon = applied.horizon();
+        let expiring = Expiring::UntilDueAt(horizon.cluster_time_ms);
+        Self { applied: Arc::clone(applied), revision: horizon.revision, expiring }
     }
 
     /// The revision this view stands at: a transaction's last.
@@ -56,7 +60,8 @@ impl View {
         self.revision
     }
 
-    /// The same state at another revision.
+    /// What was written up to a revision: the same on every replica and at any time, keys that expire included until the
+    /// revision that deletes them. Not for asking whether a token still counts.
     ///
     /// # Errors
     /// [`ReadError::Ahead`] when this replica has not got there. A revision below a cluster's floor shows when reading.
@@ -65,10 +70,10 @@ impl View {
         if revision > current {
             return Err(ReadError::Ahead { current });
         }
-        Ok(Self { applied: Arc::clone(&self.applied), revision })
+        Ok(Self { applied: Arc::clone(&self.applied), revision, expiring: Expiring::UntilDeleted })
     }
 
-    /// The record of `key`; `None` when absent, deleted or expired.
+    /// The record of `key`; `None` when absent or deleted, or due when the newest state was asked for.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -108,7 +113,7 @@ impl View {
     ) -> Result<T, ReadError> {
         let _reading = self.applied.reading();
         let (store, horizon) = self.applied.state();
-        let result = read(&quilt_state::View::new(&*store, &horizon, self.revision));
+        let result = read(&quilt_state::View::new(&*store, &horizon, self.revision, self.expiring));
         let now = self.applied.horizon();
         if now.dropped.contains(cluster) {
             return Err(ReadError::Dropped);

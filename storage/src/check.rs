@@ -11,7 +11,9 @@ use rocksdb::{DB, IteratorMode, ReadOptions};
 use crate::damage::{self, Health};
 use crate::db::{self, Memory};
 use crate::home::{self, Home, HomeError};
-use crate::log::{Loss, Tail, check_entries, damage_in_manifest, damaged_at, inspect, loss_of, mark_of};
+use crate::log::{
+    Loss, Tail, check_entries, damage_in_manifest, damaged_at, inspect, is_salvageable, loss_of, mark_of,
+};
 use crate::snapshot::{self, io_error, machine_state};
 use crate::state::{RocksStore, cf};
 
@@ -26,6 +28,18 @@ pub struct Report {
     pub applied_index: u64,
     /// What is wrong, one sentence each.
     pub problems: Vec<String>,
+    /// What the next start makes of it.
+    pub remedy: Remedy,
+}
+
+/// What comes of damage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Remedy {
+    /// A start sets what is damaged aside and makes it good, from what is whole here or from a peer.
+    #[default]
+    Start,
+    /// A start refuses: what this replica has promised is not known any more, or whose data it is.
+    Replace,
 }
 
 /// Reads a whole data directory.
@@ -36,6 +50,7 @@ pub fn check(dir: &Path) -> Result<Report, HomeError> {
     let mut report = Report::default();
     if Home::identity_of(dir)?.is_none() {
         report.problems.push(format!("{} holds no data of a replica", dir.display()));
+        report.remedy = Remedy::Replace;
         return Ok(report);
     }
     match inspect(&dir.join("log")) {
@@ -96,6 +111,11 @@ pub fn check(dir: &Path) -> Result<Report, HomeError> {
     }
     if let Some(why) = mark_of(&dir.join("log")) {
         report.problems.push(format!("log: found damaged while it was in use: {why}"));
+    }
+    let log_is_damaged = report.problems.iter().any(|problem| problem.starts_with("log: "));
+    if log_is_damaged && !is_salvageable(&dir.join("log")).map_err(io_error(dir))? {
+        report.problems.push("log: its vote is lost as well".to_owned());
+        report.remedy = Remedy::Replace;
     }
     if let Some(why) = damage::marked(dir).map_err(io_error(dir))? {
         report.problems.push(format!("state: found damaged while it was in use: {why}"));

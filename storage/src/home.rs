@@ -72,6 +72,19 @@ pub enum HomeError {
         /// Its epoch.
         epoch: u64,
     },
+    /// A restore into an epoch before the one the directory is in.
+    #[error(
+        "{dir} holds the data of epoch {found}, which is later than epoch {epoch}: begin again with a new epoch, on the \
+         first replica without naming one; if that is not later either, set this host's clock right first"
+    )]
+    Backwards {
+        /// The directory.
+        dir: PathBuf,
+        /// Its epoch.
+        found: u64,
+        /// The epoch asked for.
+        epoch: u64,
+    },
     /// The state is damaged, and no other has taken its place yet.
     #[error(
         "the state in {dir} is damaged: {reason}; start the replica: it takes another from its peers as soon as one of them \

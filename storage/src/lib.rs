@@ -23,7 +23,7 @@ pub mod snapshot;
 mod state;
 
 pub use archive::{inspect as inspect_backup, pieces as backup};
-pub use check::{Report, check};
+pub use check::{Remedy, Report, check};
 pub use db::Memory;
 pub use format::{FORMAT, FormatError, Identity};
 pub use home::{Home, HomeError};

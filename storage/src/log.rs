@@ -27,7 +27,7 @@ pub use memory::MemoryLog;
 pub use quilt_state::Position as LogPosition;
 pub use rocks::RocksLog;
 pub(crate) use rocks::{check_entries, loss_of, mark_of};
-pub(crate) use salvage::{finish, salvage};
+pub(crate) use salvage::{finish, is_salvageable, salvage};
 pub(crate) use torn::{Tail, damage_in_manifest, damaged_at, inspect};
 
 /// One entry of the log.

@@ -79,13 +79,18 @@ pub struct Restoring<'a> {
 /// begun again.
 ///
 /// # Errors
-/// The backup is damaged, the directory is in use, or a file cannot be read or written.
+/// The backup is damaged, the directory is in use or of this epoch or a later one, or a file cannot be read or written.
 pub fn restore(backup: &Path, dir: &Path, restoring: &Restoring<'_>) -> Result<Refounded, HomeError> {
     let _lock = home::lock(dir)?;
     if let Some(stored) = format::read(dir)? {
         format::expect(dir, &stored, &restoring.identity)?;
         if stored.epoch == restoring.epoch {
             return Err(HomeError::Restored { dir: dir.to_owned(), epoch: stored.epoch });
+        }
+        // Its revisions may reach beyond that epoch's: some would be handed out twice.
+        if stored.epoch > restoring.epoch {
+            let (found, epoch) = (stored.epoch, restoring.epoch);
+            return Err(HomeError::Backwards { dir: dir.to_owned(), found, epoch });
         }
     }
     let beside = dir.join("restoring");

@@ -13,7 +13,7 @@ use quilt_proto::{Command, Compare, Entry, Key, Op, Txn};
 use quilt_state::audit::audit;
 use quilt_state::{Family, Input, Machine, Payload, Position, Store};
 use quilt_storage::{
-    Home, HomeError, Identity, LogEngine, LogError, LogPosition, LogRecord, Loss, Memory, RocksLog, check,
+    Home, HomeError, Identity, LogEngine, LogError, LogPosition, LogRecord, Loss, Memory, Remedy, RocksLog, check,
 };
 
 const KEYS: u64 = 60;
@@ -301,6 +301,9 @@ fn without_its_vote_a_log_is_refused() {
     let wal = files(&log).into_iter().find(|file| file.extension().is_some_and(|ending| ending == "log")).unwrap();
     flip(&wal, 100);
     flip(&log.join("VOTE"), 100);
+    let report = check(made.path()).unwrap();
+    assert_eq!(report.remedy, Remedy::Replace, "{:?}", report.problems);
+    assert!(report.problems.iter().any(|problem| problem.contains("its vote is lost as well")));
     for _ in 0..2 {
         match open(made.path()) {
             Err(HomeError::Log(error @ LogError::Lost { .. })) => {
@@ -310,6 +313,8 @@ fn without_its_vote_a_log_is_refused() {
         }
     }
     flip(&log.join("VOTE"), 100);
+    let report = check(made.path()).unwrap();
+    assert!(!report.problems.is_empty() && report.remedy == Remedy::Start, "{:?}", report.problems);
     std::fs::create_dir(made.path().join("log.new")).unwrap();
     let home = open(made.path()).unwrap();
     assert_eq!(home.log.loss(), Some(Loss::Unknown));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quilt_proto::{Entry, Key, Op, Revision, Txn};
 use quilt_state::{Input, Machine, Payload, Position, Refounding};
-use quilt_storage::{Home, Identity, LogEngine, Restoring, backup, inspect_backup, restore, verify_backup};
+use quilt_storage::{Home, HomeError, Identity, LogEngine, Restoring, backup, inspect_backup, restore, verify_backup};
 use tempfile::TempDir;
 
 fn identity() -> Identity {
@@ -31,7 +31,8 @@ fn saved(dir: &TempDir) -> Vec<u8> {
 }
 
 /// A restored directory opens as a replica's, holds every object, begins its log behind the given position, and can
-/// feed a newcomer from a snapshot. The second restore in one epoch is refused, one in a later epoch keeps the old data.
+/// feed a newcomer from a snapshot. The second restore in one epoch is refused, and one in an earlier epoch, whose
+/// revisions would be handed out a second time; one in a later epoch keeps the old data.
 #[test]
 fn a_backup_is_restored() {
     let dir = TempDir::new().expect("a directory");
@@ -56,6 +57,9 @@ fn a_backup_is_restored() {
     assert!(restore(&file, &new, &restoring(1_000)).is_err(), "it has been done");
     restore(&file, &new, &restoring(2_000)).expect("a later epoch");
     assert!(quilt_storage::aside(&new, 2_000).join("state").is_dir(), "the data before is kept");
+
+    let backwards = restore(&file, &new, &restoring(1_500)).expect_err("its revisions may have been handed out");
+    assert!(matches!(backwards, HomeError::Backwards { found: 2_000, epoch: 1_500, .. }), "{backwards}");
 
     let home = Home::open(&new, identity()).expect("opens");
     assert_eq!(home.epoch(), 2_000);

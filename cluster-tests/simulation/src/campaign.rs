@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::ledger::Violation;
 use crate::pace::Pace;
+use crate::seeds::Kept;
 use crate::tally::Tally;
 use crate::world::{Options, simulate};
 
@@ -131,6 +132,19 @@ pub(crate) fn one(seed: u64, options: &Options) -> Verdict {
             tally: Tally::default(),
         }
     })
+}
+
+/// Runs what is kept, each as it was found; `each` is told of every one as it ends.
+pub fn replay(kept: &[Kept], mut each: impl FnMut(&Verdict)) -> Report {
+    let began = Instant::now();
+    let mut report = Report::default();
+    for Kept { seed, seconds, pace, .. } in kept {
+        let verdict = one(*seed, &Options { seconds: *seconds, pace: *pace, ..Options::default() });
+        each(&verdict);
+        report.add(verdict);
+    }
+    report.real = began.elapsed();
+    report
 }
 
 /// Runs seeds one after the other; `each` is told of every one as it ends.

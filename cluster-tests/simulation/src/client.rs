@@ -12,12 +12,11 @@ use crate::node::on;
 use crate::sight::{Ended, Sight, Wrote};
 use crate::world::{CLUSTER, Scene};
 
-/// Keys that expire are read by nobody who compares: when they are gone is decided by cluster time.
-const EXPIRING: &str = "ttl";
+/// Keys that are lent for some time, and then expire.
+const LENT: u64 = 4;
 
-/// Whether a key may expire.
-pub(crate) fn expires(key: &[u8]) -> bool {
-    Key::from_bytes(Bytes::copy_from_slice(key)).is_ok_and(|key| key.parts().name.starts_with(EXPIRING))
+fn lent(number: u64) -> Key {
+    named(&format!("ttl{number}"), number)
 }
 
 pub(crate) fn key(number: u64) -> Key {
@@ -140,8 +139,8 @@ impl Client {
     }
 
     async fn lend(&mut self, host: &Host, replica: &Replica) {
-        let number = self.dice.below(4);
-        let (key, value) = (named(&format!("{EXPIRING}{number}"), number), self.value());
+        let number = self.dice.below(LENT);
+        let (key, value) = (lent(number), self.value());
         let ttl_ms = self.dice.between(50, 5_000);
         self.propose(host, replica, vec![Wanted { key, value: Some(value), ttl_ms, expected: None }]).await;
     }
@@ -191,29 +190,37 @@ impl Client {
         if let Some(read) = read {
             ledger.see(&Sight::ReadBegan { read });
         }
-        if let Some((revision, found)) = look(host, replica, consistency, keys).await {
+        if let Some(Seen { revision, found, written }) = look(host, replica, consistency, keys).await {
             let replica = replica.id().0;
-            ledger.see(&Sight::ReadEnded { read, replica, revision, found: &found });
+            ledger.see(&Sight::ReadEnded { read, replica, revision, found: &found, written: &written });
         }
     }
 }
 
-/// What some keys hold; `None` when the replica could not say.
-pub(crate) async fn look(
-    host: &Host,
-    replica: &Replica,
-    consistency: Consistency,
-    keys: Vec<Key>,
-) -> Option<(u64, Vec<(Bytes, Option<Bytes>)>)> {
+/// What a read gave.
+pub(crate) struct Seen {
+    /// Where its view stands.
+    pub(crate) revision: u64,
+    /// What keys hold.
+    pub(crate) found: Vec<(Bytes, Option<Bytes>)>,
+    /// The same, asked for at that revision.
+    pub(crate) written: Vec<(Bytes, Option<Bytes>)>,
+}
+
+/// What some keys hold, and all that are lent; `None` when the replica could not say.
+pub(crate) async fn look(host: &Host, replica: &Replica, consistency: Consistency, keys: Vec<Key>) -> Option<Seen> {
     let asked = replica.clone();
     let looking = on(host, async move {
         let view = asked.read(consistency, Duration::from_secs(5)).await.ok()?;
-        let mut found = Vec::new();
-        for key in keys {
-            let record = view.get(&key).ok()?;
-            found.push((key.bytes().clone(), record.map(|record| record.value)));
+        let at = view.at(view.revision()).ok()?;
+        let (mut found, mut written) = (Vec::new(), Vec::new());
+        for key in keys.into_iter().chain((0..LENT).map(lent)) {
+            for (view, values) in [(&view, &mut found), (&at, &mut written)] {
+                let record = view.get(&key).ok()?;
+                values.push((key.bytes().clone(), record.map(|record| record.value)));
+            }
         }
-        Some((view.revision().get(), found))
+        Some(Seen { revision: view.revision().get(), found, written })
     });
     looking.await.flatten()
 }

@@ -28,7 +28,7 @@ mod trace;
 mod watcher;
 mod world;
 
-pub use campaign::{Report, Sum, Verdict, run};
+pub use campaign::{Report, Sum, Verdict, replay, run};
 pub use disk::suite;
 pub use fault::Strike;
 pub use ledger::Violation;

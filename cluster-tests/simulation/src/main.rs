@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use simulation::{Options, Pace, museum, run};
+use simulation::{Options, Pace, Report, museum, replay, run, seeds};
 
 /// Runs whole control planes in virtual time, from seeds.
 #[derive(Parser)]
@@ -35,6 +35,9 @@ struct Args {
     /// Says only which seeds fail, and the sum.
     #[arg(long)]
     quiet: bool,
+    /// Where seeds are kept that once broke a rule: they are run first, unless one is traced, and those found now are added.
+    #[arg(long)]
+    kept: Option<PathBuf>,
     /// Runs the bug museum instead: fails if a planted bug survives.
     #[arg(long)]
     museum: bool,
@@ -97,17 +100,44 @@ fn main() -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let options = Options { seconds, pace: args.pace, only: None, trace: args.trace };
-    let report = run(args.seeds, &options, |verdict| {
+    let mut each = |verdict: &simulation::Verdict| {
         if !args.quiet || verdict.violation.is_some() {
             // Whoever reads may have gone; the exit code still tells.
             let _ = writeln!(out, "{verdict}");
         }
-    });
-    writeln!(out, "{report}")?;
-    if let Some(first) = report.failed.first() {
-        let (seed, pace) = (first.seed, first.pace);
-        writeln!(out, "again: simulate --seeds {seed} --pace {pace} --minutes {} --trace FILE", args.minutes)?;
+    };
+    let known = match &args.kept {
+        Some(dir) if args.trace.is_none() => seeds::kept(dir)?,
+        _ => Vec::new(),
+    };
+    let first = replay(&known, &mut each);
+    let options = Options { seconds, pace: args.pace, only: None, trace: args.trace };
+    let report = run(args.seeds, &options, &mut each);
+    if !known.is_empty() {
+        writeln!(out, "kept seeds, run first:\n{first}\n")?;
     }
-    Ok(if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    writeln!(out, "{report}")?;
+    if let Some(dir) = &args.kept {
+        for verdict in &report.failed {
+            if let Some(path) = seeds::keep(dir, verdict, seconds)? {
+                writeln!(out, "kept: {}", path.display())?;
+            }
+        }
+    }
+    let broken = first.failed.first().map(|verdict| {
+        let same = known.iter().find(|kept| kept.seed == verdict.seed).map_or(seconds, |kept| kept.seconds);
+        (verdict, same)
+    });
+    if let Some((verdict, seconds)) = broken.or_else(|| report.failed.first().map(|verdict| (verdict, seconds))) {
+        writeln!(out, "{}", again(verdict.seed, verdict.pace, seconds))?;
+    }
+    let held = [&first, &report].into_iter().all(|report: &Report| report.failed.is_empty());
+    Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The command that does a world again.
+#[expect(clippy::cast_precision_loss, reason = "far fewer seconds than a double can hold")]
+fn again(seed: u64, pace: Pace, seconds: u64) -> String {
+    let minutes = seconds as f64 / 60.0;
+    format!("again: ./scripts/chaos --simulate --seeds {seed} --pace {pace} --minutes {minutes} --trace trace.log")
 }

@@ -188,6 +188,8 @@ pub(crate) enum Sight<'a> {
         revision: u64,
         /// What was read: keys and the values found.
         found: &'a [(Bytes, Option<Bytes>)],
+        /// The same, asked for at that revision.
+        written: &'a [(Bytes, Option<Bytes>)],
     },
     /// A watch gives events.
     Delivered {

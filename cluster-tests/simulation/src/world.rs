@@ -12,7 +12,7 @@ use quilt_raft_simulated::model::{Dice, Host, Net, Weather, World, now_ns, sleep
 use quilt_raft_simulated::{Consistency, Replica, Status};
 
 use crate::campaign::Verdict;
-use crate::client::{Client, Trade, key, look};
+use crate::client::{Client, Seen, Trade, key, look};
 use crate::disk::Habit;
 use crate::fault::{Faults, Strike, supervise};
 use crate::ledger::Ledger;
@@ -336,13 +336,20 @@ impl Scene {
             let keys = (0..self.plan.keys).map(key).collect();
             let read = self.next_number();
             self.ledger.see(&Sight::ReadBegan { read });
-            let Some((revision, found)) = look(&host, &replica, Consistency::Linearizable, keys).await else {
+            let seen = look(&host, &replica, Consistency::Linearizable, keys).await;
+            let Some(Seen { revision, found, written }) = seen else {
                 self.ledger
                     .accuse("reads are answered after everything is healed", format!("replica {}", replica.id()));
                 return None;
             };
             let replica = replica.id().0;
-            self.ledger.see(&Sight::ReadEnded { read: Some(read), replica, revision, found: &found });
+            self.ledger.see(&Sight::ReadEnded {
+                read: Some(read),
+                replica,
+                revision,
+                found: &found,
+                written: &written,
+            });
         }
         self.is_fine().then_some(())
     }

@@ -27,14 +27,14 @@ use crate::proposer::Proposer;
 use crate::read::ReadIndex;
 use crate::rebuild;
 use crate::requests::Requests;
-use crate::retention::Retention;
+use crate::retention::{OnTheirWay, Retention};
 use crate::scan::Scan;
 use crate::service::{Handler, Services};
 use crate::settings;
 use crate::snapshot::SnapshotHome;
 use crate::space::Space;
 use crate::state_machine::{Listeners, Raft, StateMachine};
-use crate::transport::{self, Dialer, Network, Peers, Service, Tls, Touch, TransportOptions};
+use crate::transport::{self, Admission, Dialer, Network, Peers, Service, Tls, Touch, TransportOptions};
 use crate::types::TypeConfig;
 
 pub(super) async fn assemble(
@@ -92,7 +92,9 @@ pub(super) async fn assemble(
     let state_machine = StateMachine::new(machine, Arc::clone(&snapshots), listeners);
     let disk = Arc::new(Disk::default());
     let log_store = LogStore::new(Arc::clone(&log), Arc::clone(&disk));
+    let on_their_way = Arc::new(OnTheirWay::default());
     let network = Network {
+        on_their_way: Arc::clone(&on_their_way),
         id,
         peers: Arc::clone(&peers),
         applied: Arc::clone(&applied),
@@ -143,6 +145,7 @@ pub(super) async fn assemble(
         store: Arc::clone(&store),
         keep_bytes: options.log_keep_bytes,
         space: space.clone(),
+        on_their_way,
     };
     TypeConfig::spawn(retention.clone().run());
     let courier = Courier {
@@ -235,9 +238,7 @@ pub(super) async fn assemble(
         };
         TypeConfig::spawn(transport::keep_in_touch(touch));
         let service = Service {
-            id: options.id,
-            cluster: options.cluster.clone(),
-            epoch: options.epoch,
+            admission: Admission { id: options.id, cluster: options.cluster.clone(), epoch: options.epoch },
             raft: raft.clone(),
             peers: Arc::clone(&peers),
             proposer: Arc::clone(&proposer),
@@ -260,7 +261,13 @@ pub(super) async fn assemble(
         // Until this has succeeded once the replica is not ready.
         let reads = Arc::clone(&reads);
         TypeConfig::spawn(async move {
-            while matches!(reads.linearize(Duration::from_secs(60)).await, Err(ReadError::NoLeader)) {}
+            loop {
+                match reads.linearize(Duration::from_secs(60)).await {
+                    Err(ReadError::NoLeader) => {}
+                    Err(ReadError::Overloaded { .. }) => TypeConfig::sleep(OVERLOADED_PAUSE).await,
+                    _ => return,
+                }
+            }
         });
     }
     Ok(Inner {
@@ -294,6 +301,9 @@ pub(super) async fn assemble(
         options,
     })
 }
+
+/// Before the first read of all is tried again where too many others wait.
+const OVERLOADED_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often it is looked whether the data was found damaged.
 const DAMAGE_LOOK: Duration = Duration::from_millis(250);

@@ -5,11 +5,10 @@ use std::net::TcpListener;
 use quilt_proto::state::{Outcomes, Session};
 use quilt_proto::{Compare, Key, Op};
 use quilt_state::{Family, Step, row};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
 use super::*;
 use crate::settings::Timing;
-use crate::transport::peer_name;
+use crate::transport::authority::Authority;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -18,25 +17,14 @@ const IDLE_OUTCOMES_MAX: usize = 128;
 
 /// Three replicas in memory that talk over real connections.
 async fn trio() -> Vec<Replica> {
-    let key = KeyPair::generate().expect("a key");
-    let mut params = CertificateParams::new(Vec::<String>::new()).expect("params");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let root = params.self_signed(&key).expect("self-signed");
-    let issuer = Issuer::new(params, key);
+    let authority = Authority::new();
     let mut replicas = Vec::new();
     let mut members = BTreeMap::new();
     for id in (1..=3).map(ReplicaId) {
-        let key = KeyPair::generate().expect("a key");
-        let leaf = CertificateParams::new(vec![peer_name(id)]).expect("params").signed_by(&key, &issuer);
-        let identity = PeerIdentity {
-            certificates: vec![leaf.expect("signed").der().clone()],
-            key: rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into()),
-            roots: vec![root.der().clone()],
-        };
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         members.insert(id, listener.local_addr().expect("bound").to_string());
         let options = Options { timing: Timing::relaxed(), ..Options::new(id, "leaks") };
-        let transport = TransportOptions { listener, identity };
+        let transport = TransportOptions { listener, identity: authority.identity(id) };
         replicas.push(Replica::open(options, Parts::memory(), Some(transport)).await.expect("opens"));
     }
     replicas[0].admin().initialize(members).await.expect("founded");

@@ -41,7 +41,7 @@ use crate::scan::Scanned;
 use crate::service::{Handler, Services};
 use crate::space::{Room, Space};
 use crate::state_machine::Raft;
-use crate::status::{self, Load, Member, Status};
+use crate::status::{self, History, Load, Member, Status};
 use crate::transport::{PeerIdentity, PeerReport, Peers, Tls, TransportOptions};
 use crate::types::TypeConfig;
 use crate::view::{Consistency, View};
@@ -290,6 +290,7 @@ impl Replica {
             Room::Low => alarms.push(format!("the disk of replica {id} is nearly full: no new objects while it leads")),
             Room::Out => alarms.push(format!("the disk of replica {id} is full: only deletions while it leads")),
         }
+        alarms.extend(self.inner.clock.apart().map(|apart| apart.alarm(id)));
         for member in members.iter().filter(|member| member.disk_is_slow == Some(true)) {
             let (id, ms) = (member.id, member.log_sync_us.unwrap_or(0) / 1_000);
             alarms.push(format!("the disk of replica {id} is slow: a sync of its log takes {ms} ms"));
@@ -332,6 +333,7 @@ impl Replica {
             purged_index: metrics.purged.as_ref().map(|id| id.index),
             log_bytes: inner.log.bytes(),
             revision: mark.revision.get(),
+            history: History::of(&inner.applied.horizon()),
             state_hash: format!("{:016x}{:016x}", mark.hash.0, mark.hash.1),
             cluster_time_ms: self.cluster_time_ms(),
             quorum_acknowledged_ms: status::quorum_acknowledged_ms(&metrics),

@@ -52,6 +52,24 @@ async fn an_expired_request_is_never_applied() {
     assert_eq!(inner.applied.mark().revision, revision);
 }
 
+/// A wall clock more than ten seconds off cluster time is an alarm of the status for as long as it is, with the replica and the
+/// distance in it.
+#[tokio::test]
+async fn a_clock_that_is_off_is_an_alarm() {
+    let replica = Replica::memory(ReplicaId(4)).await;
+    assert_eq!(replica.status().alarms, Vec::<String>::new());
+    replica.inner.clock.applied(replica.wall_ms() + 64_000);
+    for _ in 0..2 {
+        let alarms = replica.status().alarms;
+        let told =
+            alarms.iter().any(|it| it.starts_with("the clock of replica 4 is 6") && it.contains("behind cluster time"));
+        assert!(told && alarms.len() == 1, "{alarms:?}");
+    }
+    // Another leader's time counts, also where it is lower.
+    replica.inner.clock.applied(replica.wall_ms() + 2_000);
+    assert_eq!(replica.status().alarms, Vec::<String>::new());
+}
+
 /// A disk of which the test says how full it is.
 struct Disk {
     inner: Arc<dyn crate::snapshot::SnapshotHome>,
@@ -122,4 +140,46 @@ async fn a_full_disk_refuses_growth_only() {
 
     until(1 << 30, 0).await;
     replica.propose(create("d"), deadline).await.expect("there is room again");
+}
+
+/// While a snapshot is on its way to a peer the log is cut no further than behind what that covers, however much is written
+/// meanwhile, up to a bound; afterwards it is cut as ever.
+#[tokio::test]
+async fn a_snapshot_on_its_way_keeps_its_log() {
+    let options = Options { log_keep_bytes: 20_000, ..Options::new(ReplicaId(1), "memory") };
+    let replica = Replica::open(options, Parts::memory(), None).await.expect("opens");
+    replica.admin().initialize(BTreeMap::from([(ReplicaId(1), String::new())])).await.expect("founded");
+    replica.ready().wait_for(|ready| *ready).await.expect("gets ready");
+    let retention = replica.inner.retention.clone();
+    let write = async |name: &str, count: usize| {
+        for _ in 0..count {
+            let key = Key::new("default", "", "configmaps", "default", name).expect("valid");
+            let txn = Txn::new(vec![], vec![Op::put(&key, vec![b'x'; 4_000])]);
+            replica.propose(txn, Duration::from_secs(10)).await.expect("applied");
+        }
+    };
+    // Cutting is begun by a look, and done a moment later.
+    let purged = async || {
+        let look = retention.clone();
+        replica.on_runtime(async move { look.look().await }).await.expect("no panic").expect("looked");
+        TypeConfig::sleep(Duration::from_millis(200)).await;
+        replica.status().purged_index
+    };
+    write("before", 3).await;
+    let covered = replica.status().applied_index;
+    let on_their_way = Arc::clone(&retention.on_their_way);
+    let sending = on_their_way.begin(2, covered);
+    write("during", 20).await;
+    assert_eq!(purged().await, Some(covered), "what the snapshot does not cover is needed");
+    write("far too much", 40).await;
+    let beyond = purged().await;
+    assert!(beyond > Some(covered + 20), "no more than a bound is kept for it: {beyond:?}");
+
+    drop(sending);
+    let again = on_their_way.begin(2, beyond.expect("something"));
+    write("again", 20).await;
+    assert_eq!(purged().await, beyond);
+    drop(again);
+    assert_eq!(purged().await, beyond, "its receiver has still to ask");
+    replica.shutdown().await;
 }

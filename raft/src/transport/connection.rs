@@ -8,7 +8,7 @@ use bytes::Bytes;
 use openraft::type_config::TypeConfigExt;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
-use tonic::metadata::{Ascii, MetadataValue};
+use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Status};
@@ -28,10 +28,10 @@ type Instant = openraft::alias::InstantOf<TypeConfig>;
 /// A peer message: a raft entry and what surrounds it. tonic's own default is 4 MiB, on both sides.
 pub(crate) const PEER_MESSAGE_BYTES_MAX: usize = 20 << 20;
 
-pub(crate) const CLUSTER: &str = "quilt-cluster";
-pub(crate) const EPOCH: &str = "quilt-epoch";
-pub(crate) const FROM: &str = "quilt-from";
-pub(crate) const TO: &str = "quilt-to";
+const CLUSTER: &str = "quilt-cluster";
+const EPOCH: &str = "quilt-epoch";
+const FROM: &str = "quilt-from";
+const TO: &str = "quilt-to";
 
 /// Says on every request who sends it, to whom, and of which control plane both are.
 #[derive(Clone)]
@@ -43,7 +43,7 @@ pub(crate) struct Introduce {
 }
 
 impl Introduce {
-    fn new(hello: &Hello) -> Result<Self, String> {
+    pub(super) fn new(hello: &Hello) -> Result<Self, String> {
         let Hello { cluster, epoch, from, to } = hello;
         let cluster = cluster.parse().map_err(|_| format!("control plane id {cluster:?} is not plain ASCII"))?;
         Ok(Self { cluster, epoch: (*epoch).into(), from: (*from).into(), to: (*to).into() })
@@ -58,6 +58,19 @@ impl Interceptor for Introduce {
         metadata.insert(FROM, self.from.clone());
         metadata.insert(TO, self.to.clone());
         Ok(request)
+    }
+}
+
+/// What a request says of its sender. What is not said is taken for what nobody is: no replica has the number 0, and no epoch is
+/// the largest.
+pub(super) fn introduction(metadata: &MetadataMap) -> Hello {
+    let text = |key: &str| metadata.get(key).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let number = |key: &str, none: u64| text(key).parse().unwrap_or(none);
+    Hello {
+        cluster: text(CLUSTER).to_owned(),
+        epoch: number(EPOCH, u64::MAX),
+        from: number(FROM, 0),
+        to: number(TO, 0),
     }
 }
 
@@ -195,5 +208,21 @@ impl Connection {
 
     pub(crate) fn heard(&self) -> Option<Instant> {
         *self.heard.lock()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A request says of its sender what the connection was made with; one that says nothing is from nobody.
+    #[test]
+    fn a_request_introduces_its_sender() {
+        let hello = Hello { cluster: "here".into(), epoch: 5, from: 2, to: 1 };
+        let mut introduce = Introduce::new(&hello).expect("plain ASCII");
+        let request = introduce.call(Request::new(())).expect("introduced");
+        assert_eq!(introduction(request.metadata()), hello);
+        let nobody = Hello { cluster: String::new(), epoch: u64::MAX, from: 0, to: 0 };
+        assert_eq!(introduction(&MetadataMap::new()), nobody);
     }
 }

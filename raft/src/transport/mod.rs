@@ -1,5 +1,8 @@
 //! Everything between replicas: identity, connections, the peer service, and openraft's network over them.
 
+mod admission;
+#[cfg(all(test, not(simulated)))]
+pub(crate) mod authority;
 mod connection;
 mod control;
 mod convert;
@@ -30,6 +33,7 @@ use quilt_proto::ReplicaId;
 use tokio::sync::mpsc;
 use tonic::Request;
 
+pub(crate) use admission::Admission;
 pub(crate) use election::stand_when_reset;
 pub(crate) use network::Network;
 pub(crate) use ping::{Touch, keep_in_touch};

@@ -27,6 +27,7 @@ use crate::disk::Disk;
 use crate::host;
 use crate::peer::AppendReply;
 use crate::peer::control_frame::Body;
+use crate::retention::OnTheirWay;
 use crate::snapshot::SnapshotHome;
 use crate::state_machine::SnapshotData;
 use crate::types::{Node, TypeConfig, Vote};
@@ -41,6 +42,7 @@ pub(crate) struct Network {
     pub(crate) applied: Arc<Applied>,
     pub(crate) disk: Arc<Disk>,
     pub(crate) snapshots: Arc<dyn SnapshotHome>,
+    pub(crate) on_their_way: Arc<OnTheirWay>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,13 +61,15 @@ pub(crate) struct Client {
     applied: Arc<Applied>,
     disk: Arc<Disk>,
     snapshots: Arc<dyn SnapshotHome>,
+    on_their_way: Arc<OnTheirWay>,
 }
 
 impl Network {
     fn client(&self, target: u64, node: &Node, role: Role) -> Client {
         let (peers, applied, disk) = (Arc::clone(&self.peers), Arc::clone(&self.applied), Arc::clone(&self.disk));
-        let snapshots = Arc::clone(&self.snapshots);
-        Client { id: self.id, target, address: node.addr.clone(), role, peers, applied, disk, snapshots }
+        let (snapshots, on_their_way) = (Arc::clone(&self.snapshots), Arc::clone(&self.on_their_way));
+        let address = node.addr.clone();
+        Client { id: self.id, target, address, role, peers, applied, disk, snapshots, on_their_way }
     }
 }
 
@@ -274,6 +278,8 @@ impl RaftNetworkV2<TypeConfig> for Client {
         };
         let connection = self.connection()?;
         let timeout = option.hard_ttl();
+        let covered = snapshot.meta.last_log_id.as_ref().map_or(0, |id| id.index);
+        let _sending = self.on_their_way.begin(self.target, covered);
         let sending = TypeConfig::timeout(timeout, snapshot::send(&connection, vote, source, &self.snapshots));
         let (cancel, sending) = (std::pin::pin!(cancel), std::pin::pin!(sending));
         match futures::future::select(cancel, sending).await {
@@ -325,7 +331,14 @@ mod tests {
         let peers = Arc::new(Peers::default());
         let applied = Applied::new(Arc::new(MemoryStore::new()), Horizon::default(), 0, (0, 0));
         let snapshots = Arc::new(MemorySnapshots::new(Arc::new(MemoryStore::new())));
-        let mut network = Network { id: 1, peers, applied: Arc::new(applied), disk: Arc::default(), snapshots };
+        let mut network = Network {
+            id: 1,
+            peers,
+            applied: Arc::new(applied),
+            disk: Arc::default(),
+            snapshots,
+            on_their_way: Arc::default(),
+        };
         let mut client = network.new_client(2, &Node::new("127.0.0.1:1")).await;
         let option = || RPCOption::new(Duration::from_secs(1));
         let paused = futures::stream::pending::<AppendEntriesRequest<TypeConfig>>();

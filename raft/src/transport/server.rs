@@ -8,13 +8,14 @@ use bytes::Bytes;
 use futures::StreamExt;
 use openraft::type_config::TypeConfigExt;
 use parking_lot::RwLock;
+use quilt_proto::command;
 use quilt_proto::state::RegisterSession;
-use quilt_proto::{ReplicaId, command};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::connection::{CLUSTER, EPOCH, FROM, TO};
+use super::admission::Admission;
+use super::connection::introduction;
 use super::wire::PeerId;
 use super::{Peers, convert, snapshot};
 use crate::answers::Answers;
@@ -42,9 +43,7 @@ const OUTCOME_WAIT: Duration = Duration::from_millis(1_500);
 
 /// What the peer service needs of its replica.
 pub(crate) struct Service {
-    pub(crate) id: ReplicaId,
-    pub(crate) cluster: String,
-    pub(crate) epoch: u64,
+    pub(crate) admission: Admission,
     pub(crate) raft: Raft,
     pub(crate) peers: Arc<Peers>,
     pub(crate) proposer: Arc<Proposer>,
@@ -63,44 +62,24 @@ fn stopped(error: impl std::fmt::Display) -> Status {
 }
 
 impl Service {
+    /// This replica's own number.
+    pub(super) const fn id(&self) -> u64 {
+        self.admission.id.0
+    }
+
     /// Who asks, once it is certain that it is a peer of the same control plane that means this replica.
     pub(super) fn admit(&self, proven: Option<u64>, hello: &Hello) -> Result<u64, String> {
-        let refuse = |reason: String| {
-            tracing::warn!(peer = proven, reason, "a peer was refused");
-            reason
-        };
-        let Hello { cluster, epoch, from, to } = hello;
-        if *cluster != self.cluster {
-            return Err(refuse(format!("this is control plane {}, not {cluster}", self.cluster)));
+        let admitted = self.admission.judge(proven, hello);
+        match &admitted {
+            Ok(peer) => self.peers.note_heard(*peer),
+            Err(reason) => tracing::warn!(peer = proven, reason, "a peer was refused"),
         }
-        if *epoch != self.epoch {
-            let reason = format!("this control plane is at epoch {}, you are at {epoch}", self.epoch);
-            return Err(refuse(format!("{reason}: one side was restored from a backup and the other was not")));
-        }
-        if *to != self.id.0 {
-            return Err(refuse(format!("this is replica {}, not {to}", self.id)));
-        }
-        match proven {
-            Some(peer) if peer == *from => {
-                self.peers.note_heard(peer);
-                Ok(peer)
-            }
-            _ => Err(refuse(format!("the certificate does not belong to replica {from}"))),
-        }
+        admitted
     }
 
     fn admit_request<T>(&self, request: &Request<T>) -> Result<u64, Status> {
-        let text = |key: &str| request.metadata().get(key).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        // No replica has the number 0, and no epoch is the largest.
-        let number = |key: &str, none: u64| text(key).parse().unwrap_or(none);
-        let hello = Hello {
-            cluster: text(CLUSTER).to_owned(),
-            epoch: number(EPOCH, u64::MAX),
-            from: number(FROM, 0),
-            to: number(TO, 0),
-        };
         let proven = request.extensions().get::<PeerId>().map(|peer| peer.0);
-        self.admit(proven, &hello).map_err(Status::permission_denied)
+        self.admit(proven, &introduction(request.metadata())).map_err(Status::permission_denied)
     }
 
     /// Waits a moment for a leadership that is just being gained.
@@ -111,7 +90,7 @@ impl Service {
         if leadership.borrow().held().is_some() {
             return true;
         }
-        if self.raft.metrics().borrow_watched().current_leader != Some(self.id.0) {
+        if self.raft.metrics().borrow_watched().current_leader != Some(self.id()) {
             return false;
         }
         let gained = async { leadership.wait_for(|now| now.held().is_some()).await.is_ok() };

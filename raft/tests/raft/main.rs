@@ -6,6 +6,8 @@ mod braked;
 mod cluster;
 mod damage;
 mod harness;
+mod identity;
+mod membership;
 mod memory;
 mod slow_disk;
 mod traffic;

@@ -132,6 +132,28 @@ async fn a_dropped_cluster_is_gone_at_once() {
     assert_eq!(kept.next().await.expect("open").events.len(), 1);
 }
 
+/// The floor in force can be read, of all clusters and of each, and it is the promise: a revision at it is served, the one below
+/// is not.
+#[tokio::test]
+async fn the_floor_in_force_is_told() {
+    let replica = Replica::memory(ReplicaId(1)).await;
+    assert_eq!(replica.status().history, quilt_raft::History::default());
+    let mut revisions = Vec::new();
+    for value in ["1", "2", "3"] {
+        let txn = Txn::new(vec![], vec![put("a", value)]);
+        revisions.push(last(replica.propose(txn, DEADLINE).await.expect("applied")));
+    }
+    replica.admin().compact(&ClusterId("default".into()), revisions[1]).await.expect("compacted");
+    let history = replica.status().history;
+    let view = replica.read(Consistency::Linearizable, DEADLINE).await.expect("readable");
+    assert_eq!((history.floor, view.floor("default")), (revisions[1].get(), revisions[1]));
+    let floors: Vec<_> = history.floors.iter().map(|floor| (floor.cluster.as_str(), floor.revision)).collect();
+    assert_eq!((floors, history.floors_left_out), (vec![("default", revisions[1].get())], 0));
+    let at = |revision| view.at(revision).expect("reached").get(&key("a"));
+    assert_eq!(&at(Revision::new(history.floor)).expect("kept").expect("present").value[..], b"2");
+    assert_eq!(at(revisions[0]).err(), Some(ReadError::Compacted { floor: revisions[1] }));
+}
+
 /// A state that was lost is rebuilt from the log, to the same revisions, and a watch resumed at an old revision gets
 /// exactly the rest: nothing of the replay a second time.
 #[tokio::test]

@@ -170,6 +170,11 @@ impl Problem {
         Status::internal(why).into()
     }
 
+    /// 429 of a queue that is full, for reads and writes alike.
+    fn busy(limit: &str) -> Self {
+        Status::too_many_requests(format!("the control plane is busy: limit {limit} is reached"), 1).into()
+    }
+
     /// 503.
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
         Status::unavailable(message).into()
@@ -230,9 +235,7 @@ impl From<ProposeError> for Problem {
                 30,
             )
             .into(),
-            ProposeError::Overloaded { limit } => {
-                Status::too_many_requests(format!("the control plane is busy: limit {limit} is reached"), 1).into()
-            }
+            ProposeError::Overloaded { limit } => Self::busy(limit),
             ProposeError::Invalid(message) => Status::too_large(&message).into(),
         }
     }
@@ -242,6 +245,7 @@ impl From<ReadError> for Problem {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::NoLeader => Self::unavailable("no leader within the deadline"),
+            ReadError::Overloaded { limit } => Self::busy(limit),
             ReadError::Compacted { floor } => {
                 Self::expired(format!("The resourceVersion is too old: history begins after {floor}"))
             }
@@ -288,5 +292,22 @@ mod tests {
         for unknown in [ProposeError::Unknown, ProposeError::Stopped] {
             assert!(Problem::from(unknown).response().extensions().get::<Abandon>().is_some());
         }
+    }
+
+    /// Where too many reads wait already, one more is told to come again, in the same words as a write and with the name of the
+    /// limit, and not that there is no leader.
+    #[test]
+    fn too_many_reads_are_told_as_too_many_writes_are() {
+        let read = Problem::from(ReadError::Overloaded { limit: "READS_MAX" });
+        let write = Problem::from(ProposeError::Overloaded { limit: "READS_MAX" });
+        assert_eq!(read.to_value(), write.to_value());
+        assert_eq!(read.envelope(), write.envelope());
+        let response = read.response();
+        assert_eq!(
+            (response.status(), &response.headers()[RETRY_AFTER]),
+            (StatusCode::TOO_MANY_REQUESTS, &HeaderValue::from(1))
+        );
+        assert!(read.to_string().contains("limit READS_MAX"), "{read}");
+        assert_eq!(Problem::from(ReadError::NoLeader).code(), 503);
     }
 }

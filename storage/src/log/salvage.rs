@@ -91,6 +91,12 @@ pub(crate) fn salvage(home: &Path, memory: &Memory, reason: &str) -> Result<(), 
     Ok(())
 }
 
+/// Whether a log, damaged or not, can be gone on with: its vote is there, in one place or the other. Changes nothing.
+pub(crate) fn is_salvageable(log: &Path) -> io::Result<bool> {
+    let whole = open_whole(log)?.is_some_and(|db| examine(&db, log).is_some());
+    Ok(whole || matches!(read(log)?, Found::Vote(_)))
+}
+
 /// The database, when all that says which entries there are can be relied on.
 fn open_whole(log: &Path) -> io::Result<Option<DB>> {
     if !log.join("CURRENT").exists() || lacks_writes(log)? || damage_in_manifest(log)?.is_some() {

@@ -30,7 +30,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![forbid(unsafe_code)]
-#![deny(clippy::float_arithmetic, clippy::cast_possible_truncation, clippy::indexing_slicing)]
+#![deny(
+    clippy::float_arithmetic,
+    clippy::float_cmp,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    clippy::iter_over_hash_type
+)]
 
 mod apply;
 pub mod audit;
@@ -55,4 +62,4 @@ pub use machine::{Applied, ApplyError, Input, Machine, Payload, Position, Reques
 pub use memory::MemoryStore;
 pub use refound::{Refounded, Refounding, refound};
 pub use store::{Batch, Family, Step, Store, StoreError, Write};
-pub use view::{Limit, Page, View, ViewError};
+pub use view::{Expiring, Limit, Page, View, ViewError};

@@ -2,6 +2,10 @@
 //!
 //! A view holds nothing open. It reads the multi-version rows at its revision; the caller gives it the horizon in
 //! force, and asks for a fresh one after a long pause, since compaction may have passed its revision meanwhile.
+//!
+//! What it shows depends on its revision, and for the newest state on one moment of cluster time besides: there a key
+//! whose time has come is absent before anybody has deleted it. A revision by itself is what was written up to it
+//! (docs/decisions/0032).
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -60,19 +64,74 @@ pub struct Limit {
     pub bytes: usize,
 }
 
+/// Which keys that expire a view shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiring {
+    /// Until the revision that deletes them: what a revision is, to everybody and for ever.
+    UntilDeleted,
+    /// Until cluster time, in milliseconds, has reached their end, deleted or not: what the newest state is.
+    UntilDueAt(u64),
+}
+
 /// The state at one revision.
 #[derive(Clone, Debug)]
 pub struct View<'a, S: ?Sized> {
     store: &'a S,
     horizon: &'a Horizon,
     revision: Revision,
+    expiring: Expiring,
+}
+
+/// Versions passed one by one before the cursor is sent behind all that are not wanted: most keys have few, and the row behind costs a
+/// small part of a search.
+const STEPS_MAX: usize = 8;
+
+/// The key whose versions a cursor is among.
+#[derive(Default)]
+struct Passed {
+    key: Vec<u8>,
+    /// The version that is wanted lies behind the cursor.
+    told: bool,
+    steps: usize,
+}
+
+impl Passed {
+    fn come_to(&mut self, key: &[u8]) {
+        if self.key != key {
+            self.key.clear();
+            self.key.extend_from_slice(key);
+            (self.told, self.steps) = (false, 0);
+        }
+    }
+
+    fn is_told(&self, key: &[u8]) -> bool {
+        self.told && self.key == key
+    }
+
+    fn tell(&mut self, key: &[u8]) {
+        self.come_to(key);
+        (self.told, self.steps) = (true, 0);
+    }
+
+    /// On from a version that is not wanted.
+    fn step(&mut self, key: &[u8], wanted: impl FnOnce() -> Vec<u8>) -> Step {
+        self.come_to(key);
+        self.steps += 1;
+        if self.steps < STEPS_MAX { Step::Next } else { Step::Seek(wanted()) }
+    }
 }
 
 impl<'a, S: Store + ?Sized> View<'a, S> {
     /// The state at `revision`, which must not lie ahead of the horizon.
     #[must_use]
-    pub const fn new(store: &'a S, horizon: &'a Horizon, revision: Revision) -> Self {
-        Self { store, horizon, revision }
+    pub const fn new(store: &'a S, horizon: &'a Horizon, revision: Revision, expiring: Expiring) -> Self {
+        Self { store, horizon, revision, expiring }
+    }
+
+    /// The newest state, without what is due by now.
+    #[must_use]
+    pub const fn newest(store: &'a S, horizon: &'a Horizon) -> Self {
+        Self::new(store, horizon, horizon.revision, Expiring::UntilDueAt(horizon.cluster_time_ms))
     }
 
     fn check(&self, cluster: &str) -> Result<(), ViewError> {
@@ -87,7 +146,7 @@ impl<'a, S: Store + ?Sized> View<'a, S> {
         Ok(())
     }
 
-    /// The record of `key`; `None` when absent, deleted or expired.
+    /// The record of `key`; `None` when absent or deleted, or due in a view that leaves out what is.
     ///
     /// # Errors
     /// See [`ViewError`].
@@ -109,8 +168,11 @@ impl<'a, S: Store + ?Sized> View<'a, S> {
             return Ok(None);
         }
         let record = Record::decode(bytes).map_err(|error| corrupt(key, &error))?;
-        let expired = record.expires_at_ms != 0 && record.expires_at_ms <= self.horizon.cluster_time_ms;
-        Ok((!expired).then_some(record))
+        let due = match self.expiring {
+            Expiring::UntilDeleted => false,
+            Expiring::UntilDueAt(now_ms) => record.expires_at_ms != 0 && record.expires_at_ms <= now_ms,
+        };
+        Ok((!due).then_some(record))
     }
 
     /// Live records under `prefix`, behind `after`, in key order.
@@ -146,13 +208,17 @@ impl<'a, S: Store + ?Sized> View<'a, S> {
         let from = after.map_or_else(|| prefix.bytes().to_vec(), |key| row::versions_end(key.bytes()));
         let mut failure = None;
         let mut broke = false;
+        let mut passed = Passed::default();
         self.store.scan(Family::Versions, &from, &prefix.end(), &mut |row_key, value| {
             let Some((key, revision)) = row::split_version(row_key) else {
                 failure = Some(corrupt(row_key, &"malformed row key"));
                 return Step::Stop;
             };
             if revision > self.revision {
-                return Step::Seek(row::version(key, self.revision).to_vec());
+                return passed.step(key, || row::version(key, self.revision).to_vec());
+            }
+            if passed.is_told(key) {
+                return passed.step(key, || row::versions_end(key));
             }
             match self.live(key, Bytes::copy_from_slice(value)) {
                 Ok(None) => {}
@@ -167,7 +233,8 @@ impl<'a, S: Store + ?Sized> View<'a, S> {
                 },
                 Err(error) => failure = Some(error),
             }
-            if failure.is_some() { Step::Stop } else { Step::Seek(row::versions_end(key)) }
+            passed.tell(key);
+            if failure.is_some() { Step::Stop } else { Step::Next }
         })?;
         failure.map_or(Ok(broke), Err)
     }

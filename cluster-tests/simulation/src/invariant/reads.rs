@@ -1,10 +1,10 @@
 //! A linearizable read sees every write acknowledged before it began, and everything an earlier one saw; and any read
-//! gives what the state was at its revision.
+//! gives what the state was at its revision, but for keys that were lent and have become due: one of the newest state no
+//! longer shows them, one at a revision shows them until they are deleted.
 
 use std::collections::BTreeMap;
 
 use super::{Facts, Invariant};
-use crate::client::expires;
 use crate::sight::{Ended, Sight};
 
 #[derive(Default)]
@@ -13,6 +13,8 @@ pub(super) struct LinearizableReads {
     told: u64,
     /// What was told when a read began.
     floors: BTreeMap<u64, u64>,
+    /// The newest cluster time applied anywhere.
+    cluster_ms: u64,
 }
 
 impl Invariant for LinearizableReads {
@@ -26,11 +28,15 @@ impl Invariant for LinearizableReads {
                 self.told = self.told.max(*last);
                 Ok(())
             }
+            Sight::Applied { mark, .. } => {
+                self.cluster_ms = self.cluster_ms.max(mark.cluster_ms);
+                Ok(())
+            }
             Sight::ReadBegan { read } => {
                 self.floors.insert(*read, self.told);
                 Ok(())
             }
-            Sight::ReadEnded { read, replica, revision, found } => {
+            Sight::ReadEnded { read, replica, revision, found, written } => {
                 if let Some(read) = read {
                     let floor = self.floors.remove(read).unwrap_or(0);
                     if *revision < floor {
@@ -40,9 +46,14 @@ impl Invariant for LinearizableReads {
                     }
                     self.told = self.told.max(*revision);
                 }
-                for (key, value) in found.iter().filter(|(key, _)| !expires(key)) {
-                    let at = facts.history.at(key, *revision).and_then(|(_, changed)| changed.value.clone());
-                    if at != *value {
+                for (of_newest, (key, value)) in
+                    found.iter().map(|one| (true, one)).chain(written.iter().map(|one| (false, one)))
+                {
+                    let last = facts.history.at(key, *revision).map(|(_, changed)| changed);
+                    let at = last.and_then(|changed| changed.value.clone());
+                    let is_due = |ms: u64| ms != 0 && ms <= self.cluster_ms;
+                    let due = of_newest && value.is_none() && last.is_some_and(|changed| is_due(changed.expires_ms));
+                    if at != *value && !due {
                         return Err(format!(
                             "a read of {key:?} on replica {replica} at {revision} gives {value:?}; it was {at:?}"
                         ));

@@ -4,6 +4,7 @@
 mod dice;
 mod exhibit;
 mod host;
+mod impure;
 mod instant;
 mod runtime;
 pub mod watch;
@@ -14,6 +15,7 @@ pub use exhibit::Exhibit;
 pub(crate) use host::Handle;
 pub use host::Host;
 pub(crate) use host::JoinHandle;
+pub(crate) use impure::impure;
 pub use instant::Moment;
 pub(crate) use runtime::Runtime;
 pub use world::{World, now_ns, sleep, yield_now};

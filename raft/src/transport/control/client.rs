@@ -144,10 +144,15 @@ async fn keep(dial: Dial, session: watch::Sender<Option<Session>>) {
 }
 
 async fn connect(dial: &Dial) -> io::Result<PeerStream> {
-    let mut stream = wire::control(&dial.tls, &dial.address, dial.hello.to, dial.resets.clone()).await?;
-    let mut hello = BytesMut::new();
-    frame::put(&mut hello, &ControlFrame { id: 0, body: Some(Body::Hello(dial.hello.clone())) });
-    stream.write_all(&hello).await?;
+    let stream = wire::control(&dial.tls, &dial.address, dial.hello.to, dial.resets.clone()).await?;
+    introduce(stream, &dial.hello).await
+}
+
+/// Says who has dialled, and gives the connection back when that is welcome.
+pub(crate) async fn introduce(mut stream: PeerStream, hello: &Hello) -> io::Result<PeerStream> {
+    let mut said = BytesMut::new();
+    frame::put(&mut said, &ControlFrame { id: 0, body: Some(Body::Hello(hello.clone())) });
+    stream.write_all(&said).await?;
     stream.flush().await?;
     // Nothing is asked before the welcome, so nothing can follow it that this reader would take along.
     match Reader::new(&mut stream).next().await?.body {

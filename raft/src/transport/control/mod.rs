@@ -7,6 +7,8 @@ mod server;
 
 use std::time::Duration;
 
+#[cfg(all(test, not(simulated)))]
+pub(super) use client::introduce;
 pub(super) use client::{CallError, Client, Dial};
 pub(super) use server::serve;
 

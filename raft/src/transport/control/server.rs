@@ -232,7 +232,7 @@ async fn beat(
 /// use, nor can make any, of an acknowledgement that the one who asks has forgotten, but for entries that are here.
 async fn rejoin(service: &Service) -> Result<rejoin_reply::Result, String> {
     let leader = service.raft.server_metrics().borrow_watched().current_leader;
-    if leader != Some(service.id.0) {
+    if leader != Some(service.id()) {
         return Ok(rejoin_reply::Result::NotLeader(leader.unwrap_or(0)));
     }
     match confirm(&service.raft).await {
@@ -248,12 +248,12 @@ async fn read_index(service: &Service) -> Result<read_index_reply::Result, Strin
     use openraft::async_runtime::watch::WatchReceiver as _;
 
     let leader = service.raft.server_metrics().borrow_watched().current_leader;
-    if leader != Some(service.id.0) {
+    if leader != Some(service.id()) {
         return Ok(read_index_reply::Result::NotLeader(leader.unwrap_or(0)));
     }
     match TypeConfig::timeout(READ_INDEX_WAIT, service.reads.index()).await {
-        Ok(Some(index)) => Ok(read_index_reply::Result::ReadIndex(index)),
-        Ok(None) => Err("too many reads are waiting".into()),
+        Ok(Ok(index)) => Ok(read_index_reply::Result::ReadIndex(index)),
+        Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("no quorum confirmed the leadership in time".into()),
     }
 }

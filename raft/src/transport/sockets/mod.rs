@@ -4,6 +4,8 @@
 mod accept;
 mod dial;
 mod purpose;
+#[cfg(test)]
+mod strangers;
 mod stream;
 mod tls;
 

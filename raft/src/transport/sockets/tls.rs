@@ -42,7 +42,7 @@ impl std::fmt::Debug for PeerIdentity {
 
 /// What a connection is for, told in TLS as the application protocol.
 const DATA: &[u8] = b"h2";
-const CONTROL: &[u8] = b"quilt-control/1";
+pub(super) const CONTROL: &[u8] = b"quilt-control/1";
 
 /// The identity in use; new connections take the newest.
 pub(crate) struct Tls {

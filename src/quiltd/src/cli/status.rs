@@ -35,9 +35,18 @@ fn table(status: &Value) {
         output::line(&format!("alarm: {alarm}"));
     }
     peers(status);
+    if let Some(line) = history(status) {
+        output::line(&line);
+    }
     if let Some(line) = scanned(&status["scanned"]) {
         output::line(&line);
     }
+}
+
+/// The floor in force.
+fn history(status: &Value) -> Option<String> {
+    let (floor, newest) = (status["history"]["floor"].as_u64()?, status["revision"].as_u64()?);
+    Some(format!("history of all clusters: from revision {floor} on, up to {newest}"))
 }
 
 /// The last whole scan of the state of the replica that answers.
@@ -104,7 +113,15 @@ fn log_sync(replica: &Value) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::row;
+    use super::{history, row};
+
+    /// The floor in force is a line of its own; a control plane that does not tell it has none.
+    #[test]
+    fn the_floor_is_told() {
+        let status = json!({"revision": 40, "history": {"floor": 12, "floors": [], "floors_left_out": 0}});
+        assert_eq!(history(&status).as_deref(), Some("history of all clusters: from revision 12 on, up to 40"));
+        assert_eq!(history(&json!({"revision": 40})), None);
+    }
 
     /// Who leads is said once, and what is not known is a dash.
     #[test]

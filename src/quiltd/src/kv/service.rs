@@ -62,11 +62,15 @@ impl Service {
     }
 }
 
+fn overloaded(limit: &str) -> Status {
+    Status::resource_exhausted(format!("too much is under way: {limit}"))
+}
+
 /// Why a write has no answer.
 fn unwritten(error: ProposeError) -> Status {
     match error {
         ProposeError::Invalid(text) => Status::invalid_argument(text),
-        ProposeError::Overloaded { limit } => Status::resource_exhausted(format!("too much is under way: {limit}")),
+        ProposeError::Overloaded { limit } => overloaded(limit),
         ProposeError::Unknown => Status::unknown("whether the write took effect is not known"),
         not_applied @ (ProposeError::NotApplied | ProposeError::NotLeader | ProposeError::Stopped) => {
             Status::unavailable(not_applied.to_string())
@@ -79,6 +83,7 @@ pub(super) fn unread(error: &ReadError) -> Status {
     match error {
         ReadError::Compacted { .. } | ReadError::Ahead { .. } => Status::out_of_range(error.to_string()),
         ReadError::Storage(_) => Status::internal(error.to_string()),
+        ReadError::Overloaded { limit } => overloaded(limit),
         ReadError::NoLeader | ReadError::Dropped | ReadError::Stopped => Status::unavailable(error.to_string()),
     }
 }

@@ -55,6 +55,9 @@ fn render(status: &Status, now_ms: u64) -> String {
     page.one("quiltd_raft_applied_index", Gauge, "Last log entry applied.", status.applied_index);
     page.one("quiltd_log_bytes", Gauge, "Bytes of the log.", status.log_bytes);
     page.one("quiltd_log_syncs_total", Counter, "Syncs of the log since it was opened.", status.load.log_syncs);
+    page.one("quiltd_revision", Gauge, "Newest revision applied.", status.revision);
+    let help = "Oldest revision at which every cluster can be read, and from which it can be watched.";
+    page.one("quiltd_history_floor_revision", Gauge, help, status.history.floor);
     page.one("quiltd_alarms", Gauge, "What an operator should know at once.", status.alarms.len() as u64);
     page.one(
         "quiltd_scan_bytes_total",
@@ -93,9 +96,20 @@ mod tests {
         let replica = Replica::memory(ReplicaId(1)).await;
         let mut status = replica.status();
         status.scanned_bytes = 7;
+        status.revision = 40;
+        status.history.floor = 12;
+        status.alarms = vec!["the clock of replica 1 is 12 s behind cluster time".into()];
         status.repaired = vec![Repaired::Log];
         let text = render(&status, replica.wall_ms());
-        for line in ["quiltd_scan_bytes_total 7", "quiltd_repairs_at_start{what=\"log\"} 1", "quiltd_damage_found 0"] {
+        let lines = [
+            "quiltd_scan_bytes_total 7",
+            "quiltd_repairs_at_start{what=\"log\"} 1",
+            "quiltd_damage_found 0",
+            "quiltd_revision 40",
+            "quiltd_history_floor_revision 12",
+            "quiltd_alarms 1",
+        ];
+        for line in lines {
             assert!(text.lines().any(|it| it == line), "{line} is missing:\n{text}");
         }
         for line in text.lines().filter(|line| !line.starts_with('#')) {

@@ -96,3 +96,25 @@ fn summary(status: &Status) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quilt_proto::ReplicaId;
+    use quilt_raft::Floor;
+
+    use super::*;
+
+    /// The document names the floor in force, of all clusters and of single ones, and has the alarms as they stand.
+    #[tokio::test]
+    async fn the_document_tells_floors_and_alarms() {
+        let replica = Replica::memory(ReplicaId(1)).await;
+        let mut status = replica.status();
+        status.history.floor = 12;
+        status.history.floors = vec![Floor { cluster: "shop".into(), revision: 12 }];
+        status.alarms = vec!["the clock of replica 1 is 12 s behind cluster time".into()];
+        let document = document(&status);
+        let history = json!({"floor": 12, "floors": [{"cluster": "shop", "revision": 12}], "floors_left_out": 0});
+        assert_eq!((&document["history"], &document["alarms"][0]), (&history, &json!(status.alarms[0])));
+        replica.shutdown().await;
+    }
+}

@@ -3,10 +3,10 @@
 //! The list can be waited for: the answer is held until it differs from what the agent has. Must not know how Pods get
 //! onto nodes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use quilt_proto::KeyPrefix;
+use quilt_proto::{Event, KeyPrefix};
 use quilt_raft::View;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -52,10 +52,15 @@ impl Entry {
     }
 }
 
+/// How a Pod that is bound to a node of this name says so.
+fn binding(node: &str) -> String {
+    format!("\"nodeName\":{}", json!(node))
+}
+
 /// Pods bound to `node`, deleted ones among them.
 fn bound(view: &View, cluster: &str, node: &Stored) -> Result<Vec<Stored>, Problem> {
-    let needle = format!("\"nodeName\":{}", json!(node.name()));
-    let mut pods = PODS.list(view, cluster, |record| contains(&record.value, needle.as_bytes()))?;
+    let binding = binding(node.name());
+    let mut pods = PODS.list(view, cluster, |record| contains(&record.value, binding.as_bytes()))?;
     pods.retain(|pod| pod.text("/spec/nodeName") == node.name());
     Ok(pods)
 }
@@ -151,6 +156,38 @@ fn workload_of(view: &View, cluster: &str, pod: &Stored) -> Result<Option<Source
     Ok(Some(Source::foreign(owner, pod.clone())))
 }
 
+/// Which of the cluster's changes may be news to a node.
+struct Concern {
+    node: String,
+    /// Stands in each Pod that is bound to it.
+    binding: String,
+    /// Where its Pods are, and with them all that they refer to.
+    namespaces: BTreeSet<String>,
+}
+
+impl Concern {
+    fn of(node: &Stored, list: &[Entry]) -> Self {
+        Self {
+            node: node.name().to_owned(),
+            binding: binding(node.name()),
+            namespaces: list.iter().map(|entry| entry.pod.namespace().to_owned()).collect(),
+        }
+    }
+
+    /// A Pod counts as it is and as it was: one that leaves the node is news to it.
+    fn holds(&self, event: &Event) -> bool {
+        let place = event.key.parts();
+        match place.resource {
+            "nodes" => place.name == self.node,
+            "pods" => {
+                let versions = [&event.record, &event.previous].into_iter().flatten();
+                versions.into_iter().any(|record| contains(&record.value, self.binding.as_bytes()))
+            }
+            _ => self.namespaces.contains(place.namespace),
+        }
+    }
+}
+
 /// The document of the list, and its tag: the same tag means nothing to do.
 fn render(view: &View, cluster: &str, root: &RootKey, list: &[Entry]) -> Result<(Value, String), Problem> {
     let mut assignments = Vec::with_capacity(list.len());
@@ -186,12 +223,13 @@ pub(crate) async fn list(
         let agent = call.agent(view, cluster, node)?;
         let list = entries(view, cluster, &agent.node)?;
         let (document, tag) = render(view, cluster, root, &list)?;
-        Ok::<_, Problem>((agent.node, document, tag))
+        let concern = Concern::of(&agent.node, &list);
+        Ok::<_, Problem>((agent.node, document, tag, concern))
     };
     let mut view = call.view().await?;
-    let (mut own, mut document, mut tag) = asked(&view)?;
+    let (mut own, mut document, mut tag, mut concern) = asked(&view)?;
     if wait_secs > 0 && known(&tag) {
-        // Everything a list is made of lives in the cluster's range; what wakes us for nothing costs one look.
+        // Everything a list is made of lives in the cluster's range.
         let mut changes = [("", "pods"), ("", "configmaps"), ("", "secrets"), ("quilt.sh", "workloads"), ("", "nodes")]
             .into_iter()
             .filter_map(|(group, resource)| KeyPrefix::resource(cluster, group, resource).ok())
@@ -201,19 +239,21 @@ pub(crate) async fn list(
         let mut draining = call.api.draining();
         while known(&tag) {
             let next = futures::future::select_all(changes.iter_mut().map(|stream| Box::pin(stream.next())));
-            let woken = tokio::select! {
-                (changed, _, _) = next => changed.is_ok(),
-                () = tokio::time::sleep_until(until) => false,
-                _ = draining.wait_for(|draining| *draining) => false,
+            let changed = tokio::select! {
+                (changed, _, _) = next => changed.ok(),
+                () = tokio::time::sleep_until(until) => None,
+                _ = draining.wait_for(|draining| *draining) => None,
             };
-            if !woken {
-                break;
+            let Some(changed) = changed else { break };
+            // A look reads all Pods of the cluster: not for what is no news.
+            if !changed.events.iter().any(|event| concern.holds(event)) {
+                continue;
             }
             tokio::time::sleep(SETTLE).await;
             view = call.replica().read(quilt_raft::Consistency::Stale, Duration::from_secs(1)).await?;
             // A refusal on local state ends the wait: the agent asks again and is answered from a linearizable view.
             match asked(&view) {
-                Ok(now) => (own, document, tag) = now,
+                Ok(now) => (own, document, tag, concern) = now,
                 Err(_) => break,
             }
         }
@@ -241,6 +281,46 @@ async fn forget_ended(call: &Call<'_>, view: &View, cluster: &str, node: &Stored
         if let Err(problem) = forgotten {
             tracing::debug!(%problem, pod = pod.name(), "a deleted pod was not removed with its node's poll");
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use quilt_proto::state::Record;
+    use quilt_proto::{EventKind, Key, Revision};
+
+    use super::*;
+
+    /// A node looks again for its own Node, for Pods that come to it or leave it, and for what lies beside its Pods; not for what others have.
+    #[test]
+    fn only_what_may_be_news_is_looked_at() {
+        let concern =
+            Concern { node: "n1".to_owned(), binding: binding("n1"), namespaces: BTreeSet::from(["near".to_owned()]) };
+        let record = |text: &str| Some(Arc::new(Record { value: text.to_owned().into(), ..Record::default() }));
+        let on = |node: &str| record(&json!({"spec": {"nodeName": node}}).to_string());
+        let event = |resource: &str, namespace: &str, name: &str, record, previous| Event {
+            revision: Revision::new(2),
+            txn_end: Revision::new(2),
+            key: Key::new("c", "", resource, namespace, name).expect("a key"),
+            kind: EventKind::Update,
+            record,
+            previous,
+        };
+        for (told, news) in [
+            (event("nodes", "", "n1", None, None), true),
+            (event("nodes", "", "n2", None, None), false),
+            (event("pods", "far", "p", on("n1"), record("{}")), true),
+            (event("pods", "far", "p", None, on("n1")), true),
+            (event("pods", "near", "p", on("n2"), on("n2")), false),
+            (event("pods", "near", "p", on("n11"), record("{}")), false),
+            (event("configmaps", "near", "m", None, None), true),
+            (event("secrets", "far", "s", None, None), false),
+            (event("workloads", "near", "w", None, None), true),
+        ] {
+            assert_eq!(concern.holds(&told), news, "{:?}", told.key);
         }
     }
 }

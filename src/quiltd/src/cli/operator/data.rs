@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Subcommand;
-use quilt_storage::{Home, Identity};
+use quilt_storage::{Home, Identity, Remedy};
 
 use crate::exit::{Failure, hinted};
 use crate::output;
@@ -70,10 +70,21 @@ fn check(Place { data_dir }: &Place) -> anyhow::Result<()> {
         }
         problems => {
             let count = if problems == 1 { "1 problem".to_owned() } else { format!("{problems} problems") };
-            Err(hinted(
-                anyhow::anyhow!("{count} in '{}'", data_dir.display()),
-                "as long as other replicas are whole nothing is lost: go on with them, and do not start this one again",
-            ))
+            Err(hinted(anyhow::anyhow!("{count} in '{}'", data_dir.display()), advice(report.remedy)))
+        }
+    }
+}
+
+/// What to do about damage (docs/operate/recovery.md).
+const fn advice(remedy: Remedy) -> &'static str {
+    match remedy {
+        Remedy::Start => {
+            "start the replica: it sets what is damaged aside and makes it good, from what is whole here or from a peer; \
+             one without peers or a whole snapshot of its own is restored from a backup"
+        }
+        Remedy::Replace => {
+            "it cannot come back under its number: with a majority of the others running nothing is lost; remove it with \
+             quiltd operator raft remove, and let an empty directory join under a new number"
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Subcommand;
 use quilt_proto::ReplicaId;
-use quilt_raft::Findings;
+use quilt_raft::{EpochName, Findings};
 use quilt_storage::Home;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -196,8 +196,9 @@ fn apply(plan: &Plan, replica: &Replica, confirm: Confirm) -> anyhow::Result<Val
     let found = quilt_raft::examine(&home)?;
     let backup = dir.join(format!("recover-{}-{}.quilt", plan.of_epoch, plan.last_index));
     if found.epoch > plan.of_epoch && backup.exists() {
+        let epoch = EpochName::of(found.epoch, &quilt_storage::inspect_backup(&backup)?);
         return Ok(serde_json::json!({
-            "data_dir": dir, "replica": replica.id, "epoch": found.epoch, "revision": found.revision,
+            "data_dir": dir, "replica": replica.id, "epoch": epoch.to_string(), "revision": found.revision,
             "backup": backup, "applied_before": true,
         }));
     }
@@ -216,7 +217,7 @@ fn apply(plan: &Plan, replica: &Replica, confirm: Confirm) -> anyhow::Result<Val
     drop(home);
     output::note(&format!("applied the last {applied} entries of the log"));
     let manifest = quilt_storage::inspect_backup(&backup)?;
-    snapshot::begin(&backup, replica, quilt_raft::epoch_at(snapshot::wall_ms(), &manifest))
+    snapshot::begin(&backup, replica, quilt_raft::epoch_at(snapshot::wall_us(), &manifest))
 }
 
 fn tell(done: &Value) {

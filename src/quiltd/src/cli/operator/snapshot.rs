@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Subcommand;
 use quilt_proto::ReplicaId;
+use quilt_raft::EpochName;
 use quilt_storage::{Identity, Manifest};
 use serde_json::Value;
 
@@ -77,8 +78,8 @@ struct Restore {
     #[command(flatten)]
     replica: Replica,
     /// Epoch of the restored control plane, as the first restore printed it; a new one when it is not given.
-    #[arg(long, value_name = "N")]
-    epoch: Option<u64>,
+    #[arg(long, value_name = "EPOCH")]
+    epoch: Option<EpochName>,
     /// Show the plan and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -175,9 +176,9 @@ fn verify(file: &Path) -> anyhow::Result<()> {
 impl Restore {
     fn run(self) -> anyhow::Result<()> {
         let manifest = quilt_storage::inspect_backup(&self.file)?;
-        let epoch = self.epoch.unwrap_or_else(|| quilt_raft::epoch_at(wall_ms(), &manifest));
+        let epoch = self.epoch.unwrap_or_else(|| quilt_raft::epoch_at(wall_us(), &manifest));
         output::note(&format!("backup: {}", describe(&manifest)));
-        let revision = epoch.max(manifest.revision + 1);
+        let revision = epoch.number.max(manifest.revision + 1);
         output::note(&format!("restored: epoch {epoch}, revision {revision}; every watch and list begins anew there"));
         // Whoever gives the epoch has been told already.
         let others = self.replica.initial_cluster.iter().filter(|(id, _)| id.0 != self.replica.id);
@@ -194,7 +195,7 @@ impl Restore {
 }
 
 /// Makes the replica's directory out of a backup: what has been done.
-pub(super) fn begin(backup: &Path, replica: &Replica, epoch: u64) -> anyhow::Result<Value> {
+pub(super) fn begin(backup: &Path, replica: &Replica, epoch: EpochName) -> anyhow::Result<Value> {
     let place = identity::read(&replica.data_dir)
         .hint("put the replica's tls/, root.key and bootstrap.json there: the backup does not hold them")?;
     let new = quilt_raft::NewEpoch {
@@ -204,9 +205,9 @@ pub(super) fn begin(backup: &Path, replica: &Replica, epoch: u64) -> anyhow::Res
         forget: &quilt_api::authn::spent_by_restore,
     };
     let done = quilt_raft::restore(backup, &replica.data_dir, &new).map_err(refusal)?;
-    let aside = Some(quilt_storage::aside(&replica.data_dir, epoch)).filter(|dir| dir.exists());
+    let aside = Some(quilt_storage::aside(&replica.data_dir, epoch.number)).filter(|dir| dir.exists());
     Ok(serde_json::json!({
-        "data_dir": replica.data_dir, "replica": replica.id, "epoch": epoch, "revision": done.revision.get(),
+        "data_dir": replica.data_dir, "replica": replica.id, "epoch": epoch.to_string(), "revision": done.revision.get(),
         "keys": done.live_keys, "void_join_tokens": done.forgotten, "aside": aside, "backup": backup,
     }))
 }
@@ -236,7 +237,7 @@ fn refusal(error: quilt_raft::RecoveryError) -> anyhow::Error {
     }
 }
 
-/// This host's clock, in milliseconds since the Unix epoch.
-pub(super) fn wall_ms() -> u64 {
-    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0)
+/// This host's clock, in microseconds since the Unix epoch.
+pub(super) fn wall_us() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_microsecond()).unwrap_or(0)
 }
