@@ -27,7 +27,7 @@ fn find_quiltd() -> Result<PathBuf> {
         ensure!(given.is_file(), "QUILTD_BIN names {}, which is no file", given.display());
         return Ok(given);
     }
-    built("quiltd", "quiltd")
+    built(&["--package", "quiltd"], "quiltd")
 }
 
 /// The library that is put between a replica and its disk and clock: `QUILTD_FAULT_SHIM`, else the one of this build, brought up to date
@@ -41,7 +41,7 @@ pub fn shim() -> Result<PathBuf> {
         let found = match var_os("QUILTD_FAULT_SHIM").map(PathBuf::from) {
             Some(given) if given.is_file() => Ok(given),
             Some(given) => no_file(&given),
-            None => built("cluster-tests-shim", "libquilt_fault_shim.so"),
+            None => built(&["--package", "cluster-tests-shim"], "libquilt_fault_shim.so"),
         };
         found.map_err(|error| format!("{error:#}"))
     });
@@ -52,8 +52,16 @@ fn no_file(given: &Path) -> Result<PathBuf> {
     bail!("QUILTD_FAULT_SHIM names {}, which is no file", given.display())
 }
 
-/// What cargo makes of a package, beside this test's or program's own build.
-fn built(package: &str, file: &str) -> Result<PathBuf> {
+/// A program of this package's examples, brought up to date first.
+///
+/// # Errors
+/// When there is none and it cannot be built.
+pub fn example(name: &str) -> Result<PathBuf> {
+    built(&["--package", "cluster-tests", "--example", name], &format!("examples/{name}"))
+}
+
+/// What cargo makes of `what`, beside this test's or program's own build.
+fn built(what: &[&str], file: &str) -> Result<PathBuf> {
     // target/<profile>/<program>, or target/<profile>/deps/<test>-<hash>
     let program = current_exe().context("the program does not know its own path")?;
     let place = program.parent().context("a program is in a directory")?;
@@ -64,7 +72,9 @@ fn built(package: &str, file: &str) -> Result<PathBuf> {
     // Cargo itself knows whether anything has changed; a build of what is up to date takes a moment.
     let cargo = var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--quiet", "--locked", "--package", package, "--profile"])
+        .args(["build", "--quiet", "--locked"])
+        .args(what)
+        .arg("--profile")
         .arg(if name == "debug" { "dev" } else { name })
         .arg("--target-dir")
         .arg(profile.parent().context("a profile's directory has a parent")?)
@@ -72,13 +82,13 @@ fn built(package: &str, file: &str) -> Result<PathBuf> {
         .status();
     match status {
         Ok(status) if status.success() && made.is_file() => Ok(made),
-        Ok(status) => bail!("{package} cannot be built for this ({status})"),
+        Ok(status) => bail!("{file} cannot be built for this ({status})"),
         Err(error) if made.is_file() => {
             // Without cargo, as on a host that only runs tests, what was built with them is used.
             let _no_cargo = error;
             Ok(made)
         }
-        Err(error) => Err(error).with_context(|| format!("{package} is not built and cargo cannot be run")),
+        Err(error) => Err(error).with_context(|| format!("{file} is not built and cargo cannot be run")),
     }
 }
 

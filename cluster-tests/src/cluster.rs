@@ -360,8 +360,7 @@ impl Cluster {
         ensure!(matches!(self.processes.get(&id), Some(Process::Killed)), "replica {id} was not killed");
         let replica = self.replica(id)?;
         let (program, arguments) = replica.argv.split_first().context("dev.json names no program")?;
-        let said = replica.log.clone().unwrap_or_else(|| self.directory().join(format!("replica-{id}.log")));
-        let output = OpenOptions::new().append(true).create(true).open(said)?;
+        let output = OpenOptions::new().append(true).create(true).open(self.log_of(replica))?;
         let child = Command::new(program)
             .args(arguments)
             .envs(&replica.env)
@@ -372,6 +371,19 @@ impl Cluster {
             .with_context(|| format!("replica {id} cannot be started again"))?;
         self.processes.insert(id, Process::Ours(child));
         Ok(())
+    }
+
+    fn log_of(&self, replica: &Replica) -> PathBuf {
+        replica.log.clone().unwrap_or_else(|| self.directory().join(format!("replica-{}.log", replica.id)))
+    }
+
+    /// What a replica has said so far.
+    ///
+    /// # Errors
+    /// When there is no such replica, or its log cannot be read.
+    pub fn said(&self, id: u16) -> Result<String> {
+        let path = self.log_of(self.replica(id)?);
+        std::fs::read_to_string(&path).with_context(|| path.display().to_string())
     }
 
     /// Waits until a replica says that it is ready.

@@ -9,6 +9,7 @@ mod absence;
 mod backup;
 mod clock;
 mod cut;
+mod debt;
 mod disk;
 mod kill;
 mod members;
@@ -22,11 +23,13 @@ mod trouble;
 mod upgrade;
 
 use std::fmt::{self, Display, Formatter};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
 pub use cut::Way;
+pub use debt::{Blame, Failure};
 pub use disk::DiskTrouble;
 pub use layer::{Clock, Tail};
 pub use members::Change;
@@ -37,10 +40,58 @@ pub use upgrade::Steps;
 
 use crate::oracle::{Promise, Violation};
 use crate::random::Random;
-use crate::rig::Rig;
+use crate::rig::{Rig, State};
+use debt::Debt;
 
 /// How long anything an operator waits for may take on a busy host.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A replica that is asked to stop does so within this.
+const STOPS: Duration = Duration::from_secs(20);
+
+/// Who leads, once somebody does: somebody must.
+async fn leader(rig: &Rig) -> Result<u16> {
+    let debt = Debt::of(rig, PATIENCE, Promise::G20, "somebody leads")?;
+    debt.seen(|| async {
+        let leader = rig.leader().await.context("nobody knows a leader")?;
+        ensure!(rig.running().contains(&leader), "replica {leader} is named and does not run");
+        Ok(leader)
+    })
+    .await
+}
+
+/// Waits until these replicas serve, which they must when they have been started.
+async fn serving(rig: &Rig, ids: &[u16]) -> Result<()> {
+    let debt = Debt::of(rig, PATIENCE, Promise::G20, "a replica that was started serves")?;
+    debt.seen(|| async {
+        for id in ids {
+            rig.serves(*id).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Asks a replica to stop in order, and it must.
+async fn stop(rig: &mut Rig, id: u16) -> Result<ExitStatus> {
+    let debt = Debt::of(rig, STOPS, Promise::G20, "a replica that is asked to stop does so")?;
+    let stopped = debt.paid(rig.stop(id, Debt::longest(STOPS))).await;
+    if stopped.is_err() && rig.at(id)?.state() != State::Absent {
+        rig.kill(&[id])?;
+    }
+    stopped.with_context(|| format!("replica {id}"))
+}
+
+/// `kill -9`: whoever is killed must have been there.
+fn kill(rig: &mut Rig, ids: &[u16]) -> Result<()> {
+    for id in ids {
+        if let Some(ended) = rig.at_mut(*id)?.ended()? {
+            let told = format!("replica {id} ended by itself: {}: {}", ended.status, ended.last_words);
+            return Err(Failure::new(Promise::G20, "no replica stops by itself", told).into());
+        }
+    }
+    rig.kill(ids)
+}
 
 /// Which replicas a fault is about, chosen when it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +122,7 @@ impl Whom {
         if self == Self::Any {
             return Ok(vec![*random.one(&running)]);
         }
-        let leader = rig.await_leader(PATIENCE).await?;
+        let leader = leader(rig).await?;
         let mut others: Vec<u16> = running.into_iter().filter(|id| *id != leader).collect();
         match self {
             Self::Leader => Ok(vec![leader]),
@@ -244,7 +295,7 @@ impl Fault {
     /// Begins it.
     ///
     /// # Errors
-    /// When it cannot be begun: the run is then void.
+    /// When it cannot be begun: by the harness, or for a [`Failure`] of the product.
     pub async fn begin(self, rig: &mut Rig, random: &mut Random) -> Result<Active> {
         Ok(match self {
             Self::Kill(whom) => Active::Kill(kill::Kill::begin(rig, random, whom, None).await?),
@@ -333,7 +384,7 @@ impl Active {
     /// Ends it.
     ///
     /// # Errors
-    /// When it cannot be ended: the run is then void.
+    /// When it cannot be ended: by the harness, or for a [`Failure`] of the product.
     pub async fn end(self, rig: &mut Rig) -> Result<Proof> {
         match self {
             Self::Kill(kill) => kill.end(rig),

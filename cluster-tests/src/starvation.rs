@@ -22,6 +22,9 @@ const SYNC: Duration = Duration::from_millis(20);
 /// Between two looks at what is waited for.
 const LOOK: Duration = Duration::from_millis(25);
 
+/// One more election may be owed to a host that withholds processors or its disk for so long.
+const SILENT: Duration = Duration::from_secs(2);
+
 /// A processor that is shared makes a bound so many times as long at most.
 const SLOWER_MAX: u32 = 32;
 /// The same for a bound that is long by itself.
@@ -46,6 +49,9 @@ impl Display for Withheld {
 }
 
 impl Withheld {
+    /// So many times a long bound is waited for at most: processors and the disk stretch it each by itself.
+    pub(crate) const PATIENT_LONGEST: u32 = PATIENT_MAX * 4;
+
     /// What a time that was measured meanwhile would have been with processors and a disk of one's own: processes that waited three times
     /// as long as they ran were four times slower. `most` bounds that: whatever stands still for longer is found out on the busiest host.
     pub(crate) fn without(self, elapsed: Duration, most: u32) -> Duration {
@@ -62,6 +68,16 @@ impl Withheld {
     /// What a part of that time would have been, if the host withheld as much of each.
     pub(crate) fn share(self, part: Duration, elapsed: Duration) -> Duration {
         part.mul_f64(self.at_last(elapsed).as_secs_f64() / elapsed.as_secs_f64().max(1e-3))
+    }
+
+    /// Whether it took more than half of a time from what was measured meanwhile.
+    pub(crate) fn starved(self, elapsed: Duration) -> bool {
+        self.soon(elapsed) < elapsed / 2
+    }
+
+    /// Elections that are owed to what the host withheld meanwhile: a leader that has no processor for so long sends nobody a word.
+    pub(crate) fn elections(self, elapsed: Duration) -> u64 {
+        elapsed.saturating_sub(self.at_last(elapsed)).as_secs() / SILENT.as_secs()
     }
 
     /// As [`Withheld::without`], for what is given up after a long time.
@@ -186,6 +202,19 @@ mod tests {
         assert_eq!(starved.at_last(seconds(128)), seconds(8));
         assert_eq!(busy.share(seconds(2), seconds(8)), Duration::from_millis(500));
         assert_eq!(Withheld::default().share(seconds(2), seconds(8)), seconds(2));
+    }
+
+    /// Elections are owed to a host that withholds, one for every two seconds of that, and none to one that does not.
+    #[test]
+    fn elections_are_owed_to_a_busy_host_only() {
+        let seconds = Duration::from_secs;
+        let busy = Withheld { ran: seconds(1), waited: seconds(3), disk: seconds(0) };
+        assert_eq!(busy.elections(seconds(8)), 3);
+        assert!(busy.starved(seconds(8)));
+        let idle = Withheld { ran: seconds(20), waited: seconds(1), disk: seconds(0) };
+        assert_eq!(idle.elections(seconds(8)), 0);
+        assert!(!idle.starved(seconds(8)));
+        assert_eq!(Withheld::default().elections(seconds(60)), 0);
     }
 
     /// Threads that share a processor are seen to have waited for it.

@@ -21,13 +21,6 @@ fn data_dir(cluster: &Cluster, id: u16) -> Result<PathBuf> {
     Ok(given.context("it was given a data directory")?.into())
 }
 
-/// What a replica has said so far.
-fn said(cluster: &Cluster, id: u16) -> Result<String> {
-    let known = cluster.replica(id)?.log.clone();
-    let path = known.unwrap_or_else(|| cluster.directory().join(format!("replica-{id}.log")));
-    std::fs::read_to_string(&path).with_context(|| path.display().to_string())
-}
-
 /// Files of a directory and those below it with an ending, that hold something.
 fn files(directory: &Path, ending: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
@@ -111,7 +104,7 @@ async fn a_rotten_state_is_made_anew_by_itself() -> Result<()> {
     cluster.converged(MAPS).await?;
     let list = reader.get(MAPS).await?.expect(200)?;
     ensure!(ours(&list) == 40, "{list}");
-    let told = said(&cluster, hit)?;
+    let told = cluster.said(hit)?;
     ensure!(told.contains("the state cannot be gone on with") && told.contains(".sst"), "it was not named: {told}");
     ensure!(told.contains("the state was made anew from that of a peer"), "{told}");
     ensure!(data.join("damaged").is_dir(), "nothing was set aside");
@@ -156,7 +149,7 @@ async fn a_rotten_log_is_made_good_by_itself() -> Result<()> {
         cluster.converged(MAPS).await?;
         let list = cluster.tenant(hit)?.get(MAPS).await?.expect(200)?;
         ensure!(ours(&list) == more.end as usize, "{ending}: {list}");
-        ensure!(said(&cluster, hit)?.contains("the log is damaged"), "{ending}: it was not named");
+        ensure!(cluster.said(hit)?.contains("the log is damaged"), "{ending}: it was not named");
         ensure!(data.join("damaged-log").is_dir(), "{ending}: nothing was set aside");
         std::fs::remove_dir_all(data.join("damaged-log"))?;
     }
@@ -216,9 +209,9 @@ async fn damage_at_another_place_of_each_replica() -> Result<()> {
         let list = cluster.tenant(*id)?.get(MAPS).await?.expect(200)?;
         ensure!(ours(&list) == 40, "replica {id}: {list}");
     }
-    ensure!(said(&cluster, first)?.contains("the state was made anew"), "not by the state of a peer");
+    ensure!(cluster.said(first)?.contains("the state was made anew"), "not by the state of a peer");
     for id in [second, third] {
-        ensure!(said(&cluster, id)?.contains("the log is damaged"), "replica {id} has not named it");
+        ensure!(cluster.said(id)?.contains("the log is damaged"), "replica {id} has not named it");
     }
     cluster.passed();
     Ok(())

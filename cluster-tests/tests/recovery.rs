@@ -1,8 +1,9 @@
 //! Backup, restore and the way out of a lost quorum, with the real binary as an operator uses it.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use cluster_tests::cluster::{Cluster, Shape, items};
 use cluster_tests::terminal::Terminal;
+use cluster_tests::wait::until;
 use serde_json::{Value, json};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -30,8 +31,44 @@ async fn names(cluster: &Cluster, through: u16) -> Result<Vec<String>> {
     Ok(names.filter(|name| name.starts_with("map-")).map(str::to_owned).collect())
 }
 
+/// Restores a replica's directory from a backup, in the epoch of the first one.
+async fn restore(cluster: &Cluster, id: u16, backup: &str, epoch: &mut Option<String>) -> Result<()> {
+    let (dir, members) = (flag(cluster, id, "data-dir")?, flag(cluster, id, "initial-cluster")?);
+    let place = format!("--data-dir {dir} --id {id} --initial-cluster {members}");
+    let given = epoch.as_ref().map(|epoch| format!("--epoch {epoch}")).unwrap_or_default();
+    let terminal = Terminal::of(cluster, id)?;
+    let said = terminal.done(&format!("operator snapshot restore {backup} --yes {place} {given}")).await?;
+    let named = said.split_once("epoch ").and_then(|(_, rest)| rest.split_once(','));
+    *epoch = Some(named.context("a restore names its epoch")?.0.to_owned());
+    Ok(())
+}
+
+/// Starts a replica that is of an older epoch than those in `by`: they refuse it for that, it never becomes ready, and it shows nothing of
+/// what they took on.
+async fn is_refused(cluster: &mut Cluster, old: u16, by: &[u16], unseen: &str) -> Result<()> {
+    cluster.restart(old)?;
+    until(&format!("replica {old} is refused"), || async {
+        for id in by {
+            let said = cluster.said(*id)?;
+            if said.lines().any(|line| line.contains("a peer was refused") && line.contains("epoch")) {
+                return Ok(());
+            }
+        }
+        bail!("nobody has")
+    })
+    .await?;
+    let client = cluster.admin(old)?;
+    until(&format!("replica {old} answers"), || async { client.get("/livez").await?.expect(200).map(drop) }).await?;
+    let ready = client.get("/readyz").await?;
+    ensure!(ready.status == 500, "replica {old} of an older epoch says {} of its readiness", ready.status);
+    let stale = client.get(&format!("{MAPS}?resourceVersion=0")).await?;
+    ensure!(!stale.body.to_string().contains(unseen), "replica {old} of an older epoch has taken {unseen}");
+    Ok(())
+}
+
 /// A backup taken through a follower holds what was acknowledged before; three replicas restored from it show that and
-/// nothing later, under a revision ahead of every one handed out, so that whoever watched is told to list anew.
+/// nothing later, under a revision ahead of every one handed out, so that whoever watched is told to list anew. One that was
+/// not restored yet is refused by those that were.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_becomes_the_control_plane() -> Result<()> {
     let mut cluster = Cluster::start(Shape { replicas: 3, agents: 0 }).await?;
@@ -50,17 +87,17 @@ async fn a_backup_becomes_the_control_plane() -> Result<()> {
     let ids = cluster.ids();
     cluster.kill_all(&ids).await?;
     let mut epoch: Option<String> = None;
-    for id in &ids {
-        let (dir, members) = (flag(&cluster, *id, "data-dir")?, flag(&cluster, *id, "initial-cluster")?);
-        let place = format!("--data-dir {dir} --id {id} --initial-cluster {members}");
-        let given = epoch.map(|epoch| format!("--epoch {epoch}")).unwrap_or_default();
-        let said = terminal.done(&format!("operator snapshot restore {backup} --yes {place} {given}")).await?;
-        let named = said.split_once("epoch ").and_then(|(_, rest)| rest.split_once(','));
-        epoch = Some(named.context("a restore names its epoch")?.0.to_owned());
-    }
-    for id in &ids {
+    let [late, others @ ..] = ids.as_slice() else { bail!("there are three") };
+    for id in others {
+        restore(&cluster, *id, &backup, &mut epoch).await?;
         cluster.restart(*id)?;
     }
+    cluster.ready(others[0]).await?;
+    create(&cluster, others[0], "unseen").await?;
+    is_refused(&mut cluster, *late, others, "unseen").await?;
+    cluster.kill(*late).await?;
+    restore(&cluster, *late, &backup, &mut epoch).await?;
+    cluster.restart(*late)?;
     for id in &ids {
         cluster.ready(*id).await?;
         ensure!(names(&cluster, *id).await? == ["map-before"], "replica {id} shows {:?}", names(&cluster, *id).await?);
@@ -114,8 +151,9 @@ async fn a_lost_quorum_is_recovered_from() -> Result<()> {
     terminal.done(&format!("operator recover verify {plan}")).await?;
     ensure!(names(&cluster, survivor).await?.len() == 20, "acknowledged writes are missing");
 
-    cluster.restart(leader)?;
     create(&cluster, survivor, "map-new").await?;
+    is_refused(&mut cluster, leader, &[survivor], "map-new").await?;
+    create(&cluster, survivor, "map-newer").await?;
     let status = cluster.status(survivor).await?;
     ensure!(status["leader"].as_u64() == Some(survivor.into()), "the returned replica disturbs: {status}");
     cluster.passed();

@@ -1,5 +1,6 @@
 //! The command: which scenarios, with which seeds, for how long, and what the exit code says.
 
+use std::ffi::OsString;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -12,7 +13,7 @@ use clap::Parser;
 use super::coverage;
 use super::progress::Board;
 use super::report::{Report, told};
-use super::run::{Limits, NO_PREVIOUS, Outcome, RunReport, Setting, run};
+use super::run::{Limits, NO_PREVIOUS, Outcome, Setting, run};
 use super::scenario::{SCENARIOS, Scenario, named};
 use super::soak::{SOAK, Soak};
 use crate::{binary, museum};
@@ -32,9 +33,9 @@ pub struct Args {
     /// What everything by chance is made from; runs repeated with --minutes go on with the next ones.
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
-    /// Go on with new seeds for so long; without it every scenario runs once.
-    #[arg(long, value_name = "M")]
-    minutes: Option<u64>,
+    /// Go on with new seeds for so long; without it every scenario runs once. With --simulate: how long a busy world is under faults.
+    #[arg(long, value_name = "M", value_parser = minutes)]
+    minutes: Option<f64>,
     /// One control plane for all of --minutes, under faults of the scenarios by chance, one behind the other.
     #[arg(long, requires = "minutes", conflicts_with_all = ["simulate", "museum"])]
     soak: bool,
@@ -62,15 +63,21 @@ pub struct Args {
     /// Simulate instead: seeds A..B in one process on virtual time.
     #[arg(long, requires = "seeds", conflicts_with = "museum")]
     simulate: bool,
-    /// The seeds to simulate.
+    /// The seeds to simulate. Those that once broke a rule are run before them.
     #[arg(long, value_name = "A..B")]
     seeds: Option<String>,
+    /// Simulate all worlds at this pace; by default each seed has its own.
+    #[arg(long, value_name = "PACE", requires = "simulate", value_parser = ["busy", "usual", "quiet"])]
+    pace: Option<String>,
+    /// Write all that happens in the world of one simulated seed to a file.
+    #[arg(long, value_name = "FILE", requires = "simulate")]
+    trace: Option<PathBuf>,
     /// Run the museum of planted bugs instead: each must be convicted.
     #[arg(long)]
     museum: bool,
 }
 
-/// Exit code of a run that proves nothing.
+/// Exit code when nothing could be run.
 const VOID: u8 = 3;
 /// Exit code of a mistake in the command.
 const USAGE: u8 = 2;
@@ -81,6 +88,11 @@ fn replicas(text: &str) -> Result<u16, String> {
         "5" => Ok(5),
         _ => Err("3 and 5 can be run".into()),
     }
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    let minutes = text.parse().ok().filter(|minutes: &f64| (0.01..=100_000.0).contains(minutes));
+    minutes.ok_or_else(|| "a number of minutes, as 60 or 0.5".into())
 }
 
 /// Runs the command.
@@ -107,9 +119,7 @@ pub fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done = runtime.context("threads").and_then(|runtime| runtime.block_on(campaign(&args, &chosen)));
     match done {
-        Ok(Outcome::Pass) => ExitCode::SUCCESS,
-        Ok(Outcome::Fail) => ExitCode::FAILURE,
-        Ok(Outcome::Void) => ExitCode::from(VOID),
+        Ok(outcome) => ExitCode::from(outcome.code()),
         Err(error) => {
             tell(&format!("{error:#}\n"));
             ExitCode::from(VOID)
@@ -143,10 +153,7 @@ fn simulate(args: &Args) -> ExitCode {
         return ExitCode::from(VOID);
     };
     let mut command = Command::new(program);
-    match &args.seeds {
-        Some(seeds) if args.simulate => command.arg("--seeds").arg(seeds),
-        _museum => command.arg("--museum"),
-    };
+    command.args(simulated(args));
     match command.status() {
         Ok(status) => ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1)),
         Err(error) => {
@@ -154,6 +161,25 @@ fn simulate(args: &Args) -> ExitCode {
             ExitCode::from(VOID)
         }
     }
+}
+
+/// What the simulation is told.
+fn simulated(args: &Args) -> Vec<OsString> {
+    let Some(seeds) = args.seeds.as_ref().filter(|_| args.simulate) else { return vec!["--museum".into()] };
+    let mut told: Vec<OsString> = vec!["--seeds".into(), seeds.into()];
+    for (flag, value) in [("--pace", args.pace.clone()), ("--minutes", args.minutes.map(|minutes| minutes.to_string()))]
+    {
+        told.extend(value.into_iter().flat_map(|value| [flag.into(), value.into()]));
+    }
+    if let Some(trace) = &args.trace {
+        told.extend(["--trace".into(), trace.into()]);
+    }
+    // Kept in the clone that this was built from.
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds");
+    if kept.is_dir() {
+        told.extend(["--kept".into(), kept.into()]);
+    }
+    told
 }
 
 fn chosen(names: &[String]) -> Result<Vec<&'static Scenario>> {
@@ -202,7 +228,7 @@ async fn campaign(args: &Args, chosen: &[&'static Scenario]) -> Result<Outcome> 
     let out = args.out.clone().unwrap_or_else(|| std::env::temp_dir().join(name));
     std::fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;
     let out = out.canonicalize()?;
-    let total = args.minutes.map(|minutes| Duration::from_secs(minutes * 60));
+    let total = args.minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
     let (mut chosen, mut soak) = (chosen.to_vec(), None);
     let mut not_run = Vec::new();
     if previous.is_none() && !args.scenario.iter().any(|name| named(name).is_some_and(Scenario::needs_previous)) {
@@ -242,7 +268,7 @@ async fn campaign(args: &Args, chosen: &[&'static Scenario]) -> Result<Outcome> 
             ensure!(!place.exists(), "{} is there from an earlier run: give another --out", place.display());
             let done = run(scenario, &setting, seed, place, Arc::clone(&board)).await;
             clear_line();
-            tell(&told(&done, &repeat(args, &done)));
+            tell(&told(&done, &repeat(args, done.scenario, done.seed)));
             report.add(done, &out)?;
             report.save(&out)?;
         }
@@ -272,9 +298,9 @@ fn summary(report: &Report, took: Duration) -> String {
 }
 
 /// The command that does a run again.
-fn repeat(args: &Args, run: &RunReport) -> String {
-    let scenario = if args.soak { args.scenario.join(",") } else { run.scenario.to_owned() };
-    let mut command = format!("./scripts/chaos --scenario {scenario} --seed {} --replicas {}", run.seed, args.replicas);
+fn repeat(args: &Args, scenario: &str, seed: u64) -> String {
+    let scenario = if args.soak { args.scenario.join(",") } else { scenario.to_owned() };
+    let mut command = format!("./scripts/chaos --scenario {scenario} --seed {seed} --replicas {}", args.replicas);
     if let (true, Some(minutes)) = (args.soak, args.minutes) {
         let _infallible = write!(command, " --soak --minutes {minutes}");
     }
@@ -314,4 +340,45 @@ fn tell(text: &str) {
 #[expect(clippy::print_stdout, reason = "the answer of a program for people at a terminal")]
 fn print(text: &str) {
     print!("{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(line: &str) -> Args {
+        Args::try_parse_from(line.split_whitespace()).expect("a line of the command")
+    }
+
+    /// The command that repeats a run says everything it depends on, and nothing that is as usual.
+    #[test]
+    fn a_run_is_repeated_by_what_is_printed() {
+        let line = |line: &str| {
+            let args = args(line);
+            repeat(&args, if args.soak { "soak" } else { "kill-all" }, args.seed)
+        };
+        let usual = "./scripts/chaos --scenario kill-all --seed 7 --replicas 3";
+        assert_eq!(line("chaos --scenario all --seed 7"), usual);
+        assert_eq!(line(&format!("{usual} --minutes 60")), usual);
+        for long in [
+            "./scripts/chaos --scenario kill-all --seed 7 --replicas 5 --stretch 20 --rate 50 --binary /x --previous /y",
+            "./scripts/chaos --scenario kill-all,calm --seed 3 --replicas 3 --soak --minutes 21 --rate 80",
+        ] {
+            assert_eq!(line(long), long);
+        }
+    }
+
+    /// Everything that a simulated world depends on reaches the simulation, and so does the place of kept seeds; the museum needs none.
+    #[test]
+    fn a_simulated_world_is_repeated_by_what_is_printed() {
+        let line = "chaos --simulate --seeds 60107 --pace quiet --minutes 0.5 --trace trace.log";
+        let told: Vec<String> =
+            simulated(&args(line)).into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        let (last, told) = told.split_last().expect("something is told");
+        assert_eq!(told.join(" "), "--seeds 60107 --pace quiet --minutes 0.5 --trace trace.log --kept");
+        assert!(last.ends_with("cluster-tests/seeds"), "{last}");
+        assert_eq!(simulated(&args("chaos --museum")), ["--museum"]);
+        assert!(Args::try_parse_from(["chaos", "--pace", "quiet"]).is_err());
+        assert!(Args::try_parse_from(["chaos", "--minutes", "0"]).is_err());
+    }
 }

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
-use super::run::Limits;
-use crate::oracle::{Counts, Violation};
+use super::run::{FaultReport, Limits};
+use super::scenario::{Scenario, Work};
+use crate::oracle::{Counts, Promise, Violation};
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -15,6 +16,18 @@ pub enum Outcome {
     Void,
     /// A promise was broken.
     Fail,
+}
+
+impl Outcome {
+    /// What the command ends with.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Pass => 0,
+            Self::Fail => 1,
+            Self::Void => 3,
+        }
+    }
 }
 
 /// What is wrong with a run's own validity: too little load, or too little seen.
@@ -32,6 +45,50 @@ pub(super) fn doubts(limits: Limits, before: u64, after: u64, counts: &Counts) -
     doubts
 }
 
+/// The kinds of faults that took effect; `none` when none did.
+pub(super) fn kinds(faults: &[FaultReport]) -> Vec<&'static str> {
+    let took = faults.iter().filter(|fault| fault.missing.is_empty());
+    let mut kinds: Vec<&str> = took.map(|fault| fault.kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    if kinds.is_empty() { vec!["none"] } else { kinds }
+}
+
+/// Why a run shows nothing of a promise that is said to be judged in it: what could have broken it did not happen.
+pub(super) fn unshown(promise: Promise, counts: &Counts, kinds: &[&str]) -> Option<String> {
+    let under = |wanted: &[&str]| {
+        let any = wanted.iter().any(|kind| kinds.contains(kind));
+        (!any).then(|| format!("no fault of {} took effect, and {promise} is judged under one", wanted.join(", ")))
+    };
+    let of =
+        |count: u64, what: &str| (count == 0).then(|| format!("no {what} was judged, and {promise} is about them"));
+    match promise {
+        Promise::G6 => of(counts.joins, "registration with a token"),
+        Promise::G7 => of(counts.bindings, "binding of a Pod"),
+        Promise::G10 => under(&["upgrade"]),
+        Promise::G11 => under(&["membership"]),
+        Promise::G13 => under(&["rot", "peer links", "client links"]),
+        Promise::G15 => under(&["clock"]).or_else(|| of(counts.lent, "registration with a token that ends")),
+        Promise::G16 => under(&["disk"]),
+        Promise::G17 => under(&["cut", "pause"]),
+        _ => None,
+    }
+}
+
+/// Why watches of a run show nothing of transactions, though its clients make some: the Pod that takes another's place is bound as that one
+/// ends.
+pub(super) fn undivided(work: Work, counts: &Counts) -> Option<String> {
+    let makes = matches!(work, Work::Quilt | Work::Both | Work::All);
+    let none = makes && counts.transactions == 0;
+    none.then(|| format!("no transaction was seen, and {} says that watches show each whole", Promise::G4))
+}
+
+/// Why a run that lasts for longer than tokens do shows nothing of their end.
+pub(super) fn unended(scenario: &Scenario, counts: &Counts) -> Option<String> {
+    let none = scenario.outlives_tokens() && counts.outlived == 0;
+    none.then(|| format!("no token was used behind its end, and {} says that none is good then", Promise::G15))
+}
+
 /// The result: a broken promise counts whatever else is wrong with the run.
 pub(super) fn outcome(violations: &[Violation], void: &[String]) -> Outcome {
     match (violations.is_empty(), void.is_empty()) {
@@ -44,7 +101,51 @@ pub(super) fn outcome(violations: &[Violation], void: &[String]) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oracle::Promise;
+    use crate::chaos::scenario::named;
+
+    fn fault(kind: &'static str, missing: &[&str]) -> FaultReport {
+        let missing = missing.iter().map(|why| (*why).to_owned()).collect();
+        FaultReport { fault: kind.into(), kind, began_ms: 0, ended_ms: 1, took: Vec::new(), missing }
+    }
+
+    /// What a soak stands for are the faults that took effect in it, each kind once; without any it stands for none.
+    #[test]
+    fn kinds_are_those_that_took_effect() {
+        let faults = [fault("kill", &[]), fault("disk", &["no writes refused"]), fault("cut", &[]), fault("kill", &[])];
+        assert_eq!(kinds(&faults), ["cut", "kill"]);
+        assert_eq!(kinds(&faults[1..2]), ["none"]);
+        assert_eq!(kinds(&[]), ["none"]);
+    }
+
+    /// A promise of which nothing happened that could have broken it is not shown: no token used, no Pod bound, no fault of its kind.
+    #[test]
+    fn a_promise_without_grounds_is_not_shown() {
+        let (none, all) = (Counts::default(), Counts { joins: 3, bindings: 2, lent: 1, ..Counts::default() });
+        for promise in [Promise::G6, Promise::G7] {
+            assert!(unshown(promise, &none, &["kill"]).is_some_and(|why| why.contains(&promise.to_string())));
+            assert_eq!(unshown(promise, &all, &["kill"]), None);
+        }
+        for (promise, kind) in [
+            (Promise::G10, "upgrade"),
+            (Promise::G11, "membership"),
+            (Promise::G13, "rot"),
+            (Promise::G15, "clock"),
+            (Promise::G16, "disk"),
+            (Promise::G17, "cut"),
+        ] {
+            assert!(unshown(promise, &all, &["kill", "none"]).is_some(), "{promise}");
+            assert_eq!(unshown(promise, &all, &["kill", kind]), None, "{promise}");
+        }
+        assert_eq!(unshown(Promise::G1, &none, &["none"]), None);
+        assert!(undivided(Work::Quilt, &none).is_some() && undivided(Work::All, &none).is_some());
+        let expires = named("clock-expiry").expect("there is such a scenario");
+        assert!(
+            unended(expires, &none).is_some() && unended(expires, &Counts { outlived: 1, ..none.clone() }).is_none()
+        );
+        assert_eq!(unended(named("clock-jumps").expect("there is one"), &none), None);
+        assert_eq!(undivided(Work::Objects, &none), None);
+        assert_eq!(undivided(Work::Quilt, &Counts { transactions: 1, ..none }), None);
+    }
 
     /// Too little load makes a run void, a broken promise makes it fail, also a void one.
     #[test]
@@ -58,5 +159,6 @@ mod tests {
         assert_eq!(outcome(&[], &[]), Outcome::Pass);
         assert_eq!(outcome(&[], &["no load".into()]), Outcome::Void);
         assert_eq!(outcome(&violation, &["no load".into()]), Outcome::Fail);
+        assert_eq!([Outcome::Pass, Outcome::Fail, Outcome::Void].map(Outcome::code), [0, 1, 3]);
     }
 }

@@ -17,7 +17,7 @@ use super::settle;
 pub use super::settle::Settled;
 use super::soak::{self, Soak};
 use super::verdict::Judging;
-use crate::fault::{Active, Fault, Proof};
+use crate::fault::{Active, Blame, Fault, Proof};
 use crate::oracle::{Counts, Promise, Violation};
 use crate::random::Random;
 use crate::rig::{self, Forgotten, Rig};
@@ -203,6 +203,11 @@ pub async fn run(
         run.void.push(format!("{error:#}"));
     }
     report.took_ms = run.now_ms();
+    if setting.soak.is_some() {
+        // What it stands for was not known before.
+        report.kinds = judge::kinds(&run.faults);
+        report.judged.retain(|promise| judge::unshown(*promise, &report.counts, &report.kinds).is_none());
+    }
     report.faults = run.faults;
     report.outcome = judge::outcome(&run.violations, &run.void);
     report.violations = run.violations;
@@ -210,7 +215,8 @@ pub async fn run(
     if report.outcome == Outcome::Pass {
         let _left_behind = std::fs::remove_dir_all(&directory);
     } else {
-        report.kept = Some(directory);
+        // What could not even be begun leaves nothing.
+        report.kept = directory.exists().then_some(directory);
     }
     report
 }
@@ -280,6 +286,12 @@ impl Run<'_> {
         self.violations.append(&mut found);
         report.counts = verdict.counts;
         self.void.extend(judge::doubts(self.setting.limits, before, after, &report.counts));
+        self.void.extend(judge::undivided(self.scenario.work, &report.counts));
+        self.void.extend(judge::unended(self.scenario, &report.counts));
+        if self.setting.soak.is_none() {
+            let took = judge::kinds(&self.faults);
+            self.void.extend(report.judged.iter().filter_map(|one| judge::unshown(*one, &report.counts, &took)));
+        }
         Ok(())
     }
 
@@ -311,6 +323,9 @@ impl Run<'_> {
         let mut mix = match self.scenario.work {
             Work::Objects => Mix::kubernetes(rate),
             Work::Quilt => Mix::quilt(rate),
+            Work::Both => {
+                Mix { parts: vec![(Kind::Kubernetes, rate / 2.0), (Kind::Quilt, rate / 2.0)], ..Mix::quilt(rate) }
+            }
             Work::Rollout => {
                 Mix { parts: vec![(Kind::Rollout, 4.0), (Kind::Kubernetes, rate / 2.0)], ..Mix::kubernetes(rate) }
             }
@@ -361,7 +376,12 @@ impl Run<'_> {
             let began_ms = self.now_ms();
             match fault.begin(rig, &mut self.random).await {
                 Ok(active) => in_force.push(InForce { fault: *fault, began_ms, active }),
-                Err(error) => self.void.push(format!("{fault} could not be begun: {error:#}")),
+                Err(error) => {
+                    self.blame(&format!("{fault} could not be begun"), &error);
+                    let (kind, missing) = (fault.kind(), vec![format!("{error:#}")]);
+                    let (fault, ended_ms) = (fault.to_string(), self.now_ms());
+                    self.faults.push(FaultReport { fault, kind, began_ms, ended_ms, took: Vec::new(), missing });
+                }
             }
             let pause = self.random.within(0..200);
             self.hold(rig, pause, &in_force).await;
@@ -374,13 +394,15 @@ impl Run<'_> {
             let until = Instant::now() + LINGER;
             self.lingering.extend(active.lingers().into_iter().map(|id| (id, until)));
             let Proof { took, missing, broken, renewed } = match active.end(rig).await {
-                Ok(proof) => proof,
+                Ok(proof) => {
+                    self.void.extend(proof.missing.iter().map(|why| format!("{fault} did not take effect: {why}")));
+                    proof
+                }
                 Err(error) => {
-                    self.void.push(format!("{fault} could not be ended: {error:#}"));
-                    Proof::default()
+                    self.blame(&format!("{fault} could not be ended"), &error);
+                    Proof { missing: vec![format!("{error:#}")], ..Proof::default() }
                 }
             };
-            self.void.extend(missing.iter().map(|why| format!("{fault} did not take effect: {why}")));
             self.violations.extend(broken);
             if let Some(renewed) = renewed {
                 load.epoch(renewed.begun, renewed.revision);
@@ -392,6 +414,14 @@ impl Run<'_> {
         self.show("calm", &[]);
         let calm = self.random.within(phase.calm_ms.clone()) * self.setting.stretch;
         self.hold(rig, calm, &[]).await;
+    }
+
+    /// What could not be done for the product's sake is a broken promise; for another reason it makes the run void.
+    fn blame(&mut self, what: &str, error: &anyhow::Error) {
+        match Blame::of(what, error) {
+            Blame::Product(violation) => self.violations.push(violation),
+            Blame::Harness(why) => self.void.push(why),
+        }
     }
 
     /// Lets time pass, and looks after the processes.

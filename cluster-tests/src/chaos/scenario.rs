@@ -11,8 +11,10 @@ use crate::oracle::Promise::{self, G1, G2, G3, G4, G5, G6, G7, G10, G11, G13, G1
 pub enum Work {
     /// `ConfigMaps`: compare-and-set, patches, lists, watches.
     Objects,
-    /// Workloads under Idempotency-Keys, join tokens with more joiners than uses.
+    /// Workloads under Idempotency-Keys, join tokens with more joiners than uses, and such as end within a minute.
     Quilt,
+    /// Both of these.
+    Both,
     /// A Deployment that never rests, on two nodes, and a little of the first.
     Rollout,
     /// All of it at once, on two nodes.
@@ -89,6 +91,13 @@ impl Scenario {
         self.faults().any(Fault::needs_previous)
     }
 
+    /// Whether clients have tokens in it that end before it does.
+    #[must_use]
+    pub fn outlives_tokens(&self) -> bool {
+        let lasts: u64 = self.phases.iter().map(|phase| phase.hold_ms.start).sum();
+        self.work == Quilt && lasts >= TOKENS_END_MS
+    }
+
     fn faults(&self) -> impl Iterator<Item = Fault> {
         self.phases.iter().flat_map(|phase| phase.faults).copied()
     }
@@ -114,7 +123,10 @@ const fn on(
     Scenario { name, shows, work, phases, promises, arguments: &[] }
 }
 
-use Work::{Objects, Quilt, Rollout};
+use Work::{Both, Objects, Quilt, Rollout};
+
+/// A token of a minute has ended by then for certain, whatever clocks do.
+const TOKENS_END_MS: u64 = 74_000;
 
 const DAY: i64 = 86_400;
 
@@ -223,12 +235,14 @@ pub const SCENARIOS: &[Scenario] = &[
         &[phase(&[Fault::SickLeader(1_000)], 12_000..15_000)], &[G16]),
     on("disk-slow-follower", "A follower with a slow disk holds nobody up.", Objects,
         &[phase(&[Fault::Disk(Whom::Follower, DiskTrouble::SlowSync(500))], 2_000..3_000)], &[G16]),
-    on("clock-jumps", "The leader's clock jumps a day ahead, then a replica's a day back.", Objects,
+    on("clock-jumps", "The leader's clock jumps a day ahead, then a replica's a day back: tokens end at their time all the same.", Both,
         &[phase(&[Fault::Clock(Whom::Leader, Clock::Jump(DAY))], 1_000..1_500), phase(&[Fault::Clock(Whom::Any, Clock::Jump(-DAY))], 1_000..1_500)], &[G15]),
-    on("clock-drifts", "The leader's clocks are a tenth too fast, then a replica's too slow.", Objects,
+    on("clock-drifts", "The leader's clocks are a tenth too fast, then a replica's too slow.", Both,
         &[phase(&[Fault::Clock(Whom::Leader, Clock::Drift(10))], 1_000..1_500), phase(&[Fault::Clock(Whom::Any, Clock::Drift(-10))], 1_000..1_500)], &[G15]),
-    on("clock-frozen", "The leader's clock stands still while tokens are used and run out.", Quilt,
+    on("clock-frozen", "The leader's clock stands still while tokens are used.", Quilt,
         &[phase(&[Fault::Clock(Whom::Leader, Clock::Frozen)], 1_500..2_500)], &[G6, G15]),
+    on("clock-expiry", "The leader's clock stands still for longer than tokens are good for: behind their end none lets anybody in.", Quilt,
+        &[phase(&[Fault::Clock(Whom::Leader, Clock::Frozen)], TOKENS_END_MS..TOKENS_END_MS + 2_000)], &[G6, G15]),
     on("rot-in-state", "A byte changes in every table of a follower's state: noticed, never shown.", Objects,
         &[phase(&[Fault::Rot(Whom::Follower, Files::State, When::Stopped)], 1_500..2_500)], &[G13]),
     on("rot-in-log", "A byte changes in every file of a follower's log: noticed, made good by itself, and nothing acknowledged is lost.", Objects,
@@ -273,7 +287,7 @@ pub const SCENARIOS: &[Scenario] = &[
         &[phase(&[Fault::Backups], 2_000..3_000)], &[]),
     on("pause-and-kill", "The leader stands still, another one is killed, and both come back.", Objects,
         &[phase(&[Fault::Pause(Whom::Leader), Fault::Kill(Whom::Any)], 500..1_000)], &[G17]),
-    on("cut-and-jump", "The leader is cut off while its clock jumps.", Objects,
+    on("cut-and-jump", "The leader is cut off while its clock jumps.", Both,
         &[phase(&[Fault::Clock(Whom::Leader, Clock::Jump(DAY)), Fault::Cut(Way::Around(Whom::Leader))], 1_000..2_000)], &[G15, G17]),
     on("slow-and-power-cut", "All lose power while links are slow and syncs too.", Objects,
         &[phase(&[

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::debt::Debt;
 use super::{PATIENCE, Proof, Whom};
+use crate::oracle::Promise;
 use crate::random::Random;
 use crate::rig::Rig;
 use crate::wait::within;
@@ -23,7 +25,7 @@ impl Absence {
     pub(super) async fn begin(rig: &mut Rig, random: &mut Random) -> Result<Self> {
         let id = Whom::Follower.one(rig, random).await?;
         let last = rig.status(id).await?["last_log_index"].as_u64().context("a status has a last log index")?;
-        rig.kill(&[id])?;
+        super::kill(rig, &[id])?;
         Ok(Self { id, last })
     }
 
@@ -45,7 +47,8 @@ impl Absence {
             return Ok(Proof::missing(format!("{why:#}")));
         }
         // Whoever lacks what is cut off can only have it from a snapshot.
-        within(PATIENCE, "it has caught up", || async {
+        let debt = Debt::of(rig, PATIENCE, Promise::G20, "a replica that was away is brought up")?;
+        debt.seen(|| async {
             let applied = rig.status(self.id).await?["applied_index"].as_u64().unwrap_or(0);
             ensure!(applied > self.last, "it has applied up to {applied}");
             Ok(())

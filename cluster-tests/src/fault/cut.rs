@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
@@ -11,6 +11,7 @@ use crate::oracle::Promise;
 use crate::proxy::{Link, Passed, Place};
 use crate::random::Random;
 use crate::rig::Rig;
+use crate::starvation::{Canary, Withheld};
 
 /// Which links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +46,7 @@ pub struct Cut {
     links: Vec<(u16, u16, Arc<Link>, Passed)>,
     term: Option<u64>,
     since: Instant,
+    canary: Canary,
 }
 
 /// Terms that may pass however short a cut is, and one more for each second of it: less than any livelock of elections.
@@ -94,7 +96,8 @@ impl Cut {
         for (_, _, link, _) in &links {
             link.stall();
         }
-        Ok(Self { links, term, since: Instant::now() })
+        let canary = Canary::start(rig.directory(), &rig.pids())?;
+        Ok(Self { links, term, since: Instant::now(), canary })
     }
 
     pub(super) async fn end(self, rig: &Rig) -> Proof {
@@ -112,17 +115,25 @@ impl Cut {
         if proof.took.is_empty() {
             proof.missing.push(format!("nothing was sent over the links cut: {}", silent.join(", ")));
         }
-        let seconds = self.since.elapsed().as_secs();
-        if let (Some(before), Some(after)) = (self.term, term(rig).await)
-            && after > before + TERMS + seconds
-        {
-            let told = format!("term {before} became {after} in {seconds} s of a cut");
-            proof = proof.broken(Promise::G17, "terms do not inflate", told);
-        }
+        let after = term(rig).await;
+        let (lasted, withheld) = (self.since.elapsed(), self.canary.withheld(&rig.pids()));
+        proof = steady(proof, (self.term, after), lasted, withheld);
         for (_, _, link, _) in self.links {
             link.heal();
         }
         proof
+    }
+}
+
+/// Elections that follow each other for as long as a cut lasts are a livelock; those that a starved host explains are not.
+fn steady(proof: Proof, (before, after): (Option<u64>, Option<u64>), lasted: Duration, withheld: Withheld) -> Proof {
+    let allowed = TERMS + lasted.as_secs() + withheld.elections(lasted);
+    match (before, after) {
+        (Some(before), Some(after)) if after > before + allowed => {
+            let told = format!("term {before} became {after} in {lasted:?} of a cut; the host withheld {withheld}");
+            proof.broken(Promise::G17, "terms do not inflate", told)
+        }
+        _ => proof,
     }
 }
 
@@ -131,4 +142,22 @@ pub(super) async fn term(rig: &Rig) -> Option<u64> {
     let ids = rig.running();
     let asked = ids.iter().map(|id| async { rig.status(*id).await.ok()?["term"].as_u64() });
     futures::future::join_all(asked).await.into_iter().flatten().max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Terms that grow faster than any election under a cut needs are told, except as far as a starved host explains them.
+    #[test]
+    fn terms_that_inflate_are_told() {
+        let seconds = Duration::from_secs;
+        let judged =
+            |after, withheld| steady(Proof::default(), (Some(10), Some(after)), seconds(4), withheld).broken.len();
+        let busy = Withheld { ran: seconds(1), waited: seconds(3), disk: Duration::ZERO };
+        assert_eq!(judged(18, Withheld::default()), 0);
+        assert_eq!(judged(19, Withheld::default()), 1);
+        assert_eq!(judged(19, busy), 0);
+        assert_eq!(judged(20, busy), 1);
+    }
 }

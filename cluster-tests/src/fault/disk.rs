@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use super::debt::Debt;
 use super::layer::{Tail, Word};
 use super::{Proof, Whom, cut};
 use crate::oracle::Promise;
 use crate::random::Random;
 use crate::rig::{Rig, State};
-use crate::wait::within;
+use crate::starvation::{Canary, Withheld};
 
 /// After a failed sync a replica stops within this.
 const STOPS: Duration = Duration::from_secs(10);
@@ -52,6 +53,8 @@ pub struct Disk {
     ids: Vec<u16>,
     before: Vec<Counts>,
     term: Option<u64>,
+    since: Instant,
+    canary: Canary,
     random: Random,
 }
 
@@ -90,7 +93,8 @@ impl Disk {
                 DiskTrouble::LyingSync => layer.lie_about_syncs()?,
             }
         }
-        Ok(Self { trouble, ids, before, term, random: Random::new(random.draw()) })
+        let (since, canary) = (Instant::now(), Canary::start(rig.directory(), &rig.pids())?);
+        Ok(Self { trouble, ids, before, term, since, canary, random: Random::new(random.draw()) })
     }
 
     pub(super) fn may_end(&self, id: u16) -> bool {
@@ -114,7 +118,8 @@ impl Disk {
                 DiskTrouble::Full(_) => Proof::counted(now.refused - before.refused, "writes refused"),
                 DiskTrouble::SlowSync(_) => {
                     let proof = Proof::counted(now.delayed - before.delayed, "syncs held up");
-                    self.steady(proof, cut::term(rig).await)
+                    let (term, withheld) = (cut::term(rig).await, self.canary.withheld(&rig.pids()));
+                    steady(proof, self.trouble, (self.term, term), self.since.elapsed(), withheld)
                 }
             };
             rig.layer(id)?.heal()?;
@@ -143,17 +148,6 @@ impl Disk {
         }
     }
 
-    /// A slow disk may cost its leader the lead, once; elections that follow each other would cost everybody.
-    fn steady(&self, proof: Proof, term: Option<u64>) -> Proof {
-        match (self.term, term) {
-            (Some(before), Some(after)) if after > before + ELECTIONS => {
-                let told = format!("term {before} became {after} under {}", self.trouble);
-                proof.broken(Promise::G16, "a slow disk does not make elections follow each other", told)
-            }
-            _ => proof,
-        }
-    }
-
     /// The process must be gone by itself. Then the power goes too: what the failed sync lost is gone from the disk, as it would be.
     async fn failed_sync(&mut self, rig: &mut Rig, id: u16, before: Counts) -> Result<Proof> {
         let begun = Instant::now();
@@ -164,19 +158,13 @@ impl Disk {
             return Ok(Proof::missing(format!("replica {id} did not sync")));
         }
         let mut proof = Proof::took(format!("a sync of replica {id} failed"));
-        let cell = std::cell::RefCell::new(&mut *rig);
-        let stopped = within(STOPS, "it stops", || {
-            let gone = cell
-                .borrow_mut()
-                .at_mut(id)
-                .is_ok_and(|seat| seat.state() == State::Absent || matches!(seat.ended(), Ok(Some(_))));
-            async move { if gone { Ok(()) } else { anyhow::bail!("it still runs") } }
-        })
-        .await;
-        if stopped.is_err() {
-            let told = format!("replica {id} goes on {STOPS:?} after a sync that failed");
-            proof = proof.broken(Promise::G3, "a failed sync stops the replica", told);
-            rig.kill(&[id])?;
+        let debt = Debt::of(rig, STOPS, Promise::G3, "a failed sync stops the replica")?;
+        while !rig.at_mut(id).is_ok_and(|seat| matches!(seat.ended(), Ok(Some(_))) || seat.state() == State::Absent) {
+            if let Some(error) = debt.over(&format!("replica {id} goes on after a sync that failed")) {
+                rig.kill(&[id])?;
+                return Err(error);
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
         }
         let retried = counts(rig, id)?.retried - before.retried;
         if retried > 0 {
@@ -185,5 +173,46 @@ impl Disk {
         }
         rig.layer(id)?.power_cut(Tail::Dropped, &mut self.random)?;
         Ok(proof)
+    }
+}
+
+/// A slow disk may cost its leader the lead, once; elections that follow each other would cost everybody. Those that a starved host explains
+/// are not its.
+fn steady(
+    proof: Proof,
+    trouble: DiskTrouble,
+    (before, after): (Option<u64>, Option<u64>),
+    lasted: Duration,
+    withheld: Withheld,
+) -> Proof {
+    let owed = withheld.elections(lasted);
+    match (before, after) {
+        (Some(before), Some(after)) if after > before + ELECTIONS + owed => {
+            let told = format!(
+                "term {before} became {after} in {lasted:?} under {trouble}; the host withheld {withheld}, which explains {owed}"
+            );
+            proof.broken(Promise::G16, "a slow disk does not make elections follow each other", told)
+        }
+        _ => proof,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three elections under a slow disk are one too many, except on a host that had no processors for the replicas.
+    #[test]
+    fn elections_that_follow_each_other_are_told() {
+        let seconds = Duration::from_secs;
+        let judged = |after, withheld| {
+            let terms = (Some(184), Some(after));
+            steady(Proof::default(), DiskTrouble::SlowSync(2_000), terms, seconds(8), withheld).broken.len()
+        };
+        let busy = Withheld { ran: seconds(2), waited: seconds(6), disk: Duration::ZERO };
+        assert_eq!(judged(186, Withheld::default()), 0);
+        assert_eq!(judged(187, Withheld::default()), 1);
+        assert_eq!(judged(187, busy), 0);
+        assert_eq!(judged(190, busy), 1, "what the host withheld explains three, and no more");
     }
 }

@@ -17,7 +17,7 @@ pub struct Kill {
 impl Kill {
     pub(super) async fn begin(rig: &mut Rig, random: &mut Random, whom: Whom, power: Option<Tail>) -> Result<Self> {
         let ids = whom.choose(rig, random).await?;
-        rig.kill(&ids)?;
+        super::kill(rig, &ids)?;
         let mut lost = Dropped::default();
         if let Some(tail) = power {
             for id in &ids {

@@ -8,8 +8,11 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
+use super::Proof;
 use crate::client::Client;
+use crate::oracle::Promise;
 use crate::rig::Rig;
+use crate::starvation::Withheld;
 
 /// Its writes go here: no client's place.
 const PATH: &str = "/api/v1/namespaces/default/configmaps";
@@ -18,13 +21,16 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// A write in flight is held by the control plane while a leader is elected; nobody waits longer for it than this.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// What fails sooner fails for no want of processors.
+const PATIENT: Duration = Duration::from_secs(5);
+
 /// What it has seen.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Seen {
     /// When each write that was acknowledged began, and how long it took.
     pub(super) took: Vec<(Instant, Duration)>,
-    /// Writes that failed twice, and how.
-    pub(super) failed: Vec<String>,
+    /// Writes that failed twice: how long that took, and how.
+    pub(super) failed: Vec<(Duration, String)>,
     /// Writes that had to be sent again.
     pub(super) repeated: u64,
 }
@@ -36,6 +42,35 @@ impl Seen {
             self.took.iter().filter(|(began, _)| *began >= since).map(|(_, took)| *took).collect();
         took.sort_unstable();
         took.get(took.len() * 99 / 100).copied()
+    }
+
+    /// Writes that failed twice break a promise. Those that waited for long on a host that was starved all the while tell nothing.
+    pub(super) fn judged(
+        &self,
+        mut proof: Proof,
+        promise: Promise,
+        check: &str,
+        withheld: Withheld,
+        lasted: Duration,
+    ) -> Proof {
+        let excused = |took: Duration| withheld.starved(lasted) && took > PATIENT;
+        let (late, broken): (Vec<_>, Vec<_>) = self.failed.iter().partition(|(took, _)| excused(*took));
+        if let Some((took, first)) = late.first() {
+            let count = late.len();
+            proof.missing.push(format!(
+                "{count} writes failed twice on a host that withheld {withheld}, the first after {took:?}: {first}"
+            ));
+        }
+        match broken.first() {
+            Some((took, first)) => {
+                let count = broken.len();
+                let told = format!(
+                    "{count} writes failed twice, the first after {took:?}: {first}; the host withheld {withheld}"
+                );
+                proof.broken(promise, check, told)
+            }
+            None => proof,
+        }
     }
 }
 
@@ -79,7 +114,9 @@ fn note(seen: &Mutex<Seen>, began: Instant, first: Result<()>, again: Option<Res
     let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
     seen.repeated += u64::from(again.is_some());
     match (first, again) {
-        (Err(first), Some(Err(second))) => seen.failed.push(format!("{first:#}, and then {second:#}")),
+        (Err(first), Some(Err(second))) => {
+            seen.failed.push((began.elapsed(), format!("{first:#}, and then {second:#}")));
+        }
         _acknowledged => seen.took.push((began, began.elapsed())),
     }
 }
@@ -87,4 +124,23 @@ fn note(seen: &Mutex<Seen>, began: Instant, first: Result<()>, again: Option<Res
 async fn write(client: &Client) -> Result<()> {
     let body = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "generateName": "probe-" } });
     tokio::time::timeout(PATIENCE, client.post(PATH, &body)).await.context("no answer")??.expect(201).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A write that fails twice breaks the promise; one that waited for long does so on a host that was not starved only.
+    #[test]
+    fn a_starved_host_excuses_what_took_long() {
+        let seconds = Duration::from_secs;
+        let failed = |took| Seen { failed: vec![(seconds(took), "503".into())], ..Seen::default() };
+        let busy = Withheld { ran: seconds(1), waited: seconds(9), disk: Duration::ZERO };
+        let judged = |seen: &Seen, withheld| seen.judged(Proof::default(), Promise::G16, "x", withheld, seconds(60));
+        assert_eq!(judged(&failed(20), Withheld::default()).broken.len(), 1);
+        assert_eq!(judged(&failed(1), busy).broken.len(), 1);
+        let late = judged(&failed(20), busy);
+        assert_eq!((late.broken.len(), late.missing.len()), (0, 1));
+        assert!(judged(&Seen::default(), busy).missing.is_empty());
+    }
 }

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{PATIENCE, Proof, Renewed};
+use super::debt::Debt;
+use super::{PATIENCE, Proof, Renewed, serving, stop};
 use crate::oracle::Promise;
 use crate::rig::Rig;
-use crate::wait::within;
 
 /// Where the fault writes: no client's place.
 const PATH: &str = "/api/v1/namespaces/default/configmaps";
-/// A replica that is asked to stop does so within this.
-const STOPS: Duration = Duration::from_secs(20);
+/// Each command of the operator's ends within this.
+const COMMAND: Duration = Duration::from_secs(120);
 /// A write that has no answer within this is not acknowledged.
 const ANSWER: Duration = Duration::from_secs(2);
 /// What a replica says whose log's end nobody knows.
@@ -33,7 +33,8 @@ impl Witness {
     pub(super) async fn write(&mut self, rig: &Rig) -> Result<()> {
         let name = format!("witness-{}-{}", std::process::id(), self.names.len());
         let body = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name } });
-        within(PATIENCE, "a write between two stops is acknowledged", || async {
+        let debt = Debt::of(rig, PATIENCE, Promise::G20, "a write between two stops is acknowledged")?;
+        debt.seen(|| async {
             let leader = rig.leader().await.context("nobody leads")?;
             let admin = rig.admin(leader)?;
             let answer = tokio::time::timeout(ANSWER, admin.post(PATH, &body)).await.context("no answer")??;
@@ -48,7 +49,9 @@ impl Witness {
 
     /// Those that a replica does not have.
     async fn missing(&self, rig: &Rig, id: u16) -> Result<Vec<String>> {
-        let list = rig.admin(id)?.get(PATH).await?.expect(200)?;
+        let admin = rig.admin(id)?;
+        let debt = Debt::of(rig, PATIENCE, Promise::G12, "a restored replica answers")?;
+        let list = debt.seen(|| async { admin.get(PATH).await?.expect(200) }).await?;
         let there: Vec<&str> =
             crate::cluster::items(&list).filter_map(|map| map["metadata"]["name"].as_str()).collect();
         Ok(self.names.iter().filter(|name| !there.contains(&name.as_str())).cloned().collect())
@@ -65,13 +68,13 @@ pub(super) async fn recover(rig: &mut Rig, damaged: &[u16], witness: &Witness, m
         proof = leads_nobody(rig, *id, proof).await?;
     }
     for id in rig.running() {
-        rig.stop(id, STOPS).await?;
+        stop(rig, id).await?;
     }
     let begun = Instant::now();
     let revision = renew(rig, &survivors, &mut proof).await?;
     proof.renewed = Some(Renewed { begun, revision });
     for id in rig.ids() {
-        within(PATIENCE, "a restored replica serves", || rig.serves(id)).await?;
+        serving(rig, &[id]).await?;
         let missing = witness.missing(rig, id).await?;
         if !missing.is_empty() {
             let told = format!("replica {id} has not {missing:?}, which the survivors had stored");
@@ -85,15 +88,13 @@ pub(super) async fn recover(rig: &mut Rig, damaged: &[u16], witness: &Witness, m
 /// A damaged replica names what is wrong, and serves nobody.
 async fn says_so(rig: &Rig, id: u16, mut proof: Proof) -> Result<Proof> {
     let log = rig.at(id)?.log().to_owned();
-    let said = within(PATIENCE, "it says what is lost", || async {
+    let debt = Debt::of(rig, PATIENCE, Promise::G13, "damage that cannot be mended is told")?;
+    let said = debt.seen(|| async {
         let text = fs::read_to_string(&log).unwrap_or_default();
         ensure!(text.contains(UNKNOWN), "it has not said \"{UNKNOWN}\"");
         Ok(())
     });
-    if let Err(why) = said.await {
-        let told = format!("replica {id}, whose write-ahead log is damaged: {why:#}");
-        return Ok(proof.broken(Promise::G13, "damage that cannot be mended is told", told));
-    }
+    said.await.with_context(|| format!("replica {id}, whose write-ahead log is damaged"))?;
     if rig.serves(id).await.is_ok() {
         let told = format!("replica {id} serves, and nobody knows what it had acknowledged");
         return Ok(proof.broken(Promise::G13, "nobody serves what may be incomplete", told));
@@ -121,34 +122,40 @@ async fn leads_nobody(rig: &Rig, id: u16, mut proof: Proof) -> Result<Proof> {
 async fn renew(rig: &mut Rig, survivors: &[u16], proof: &mut Proof) -> Result<u64> {
     let mut findings = Vec::new();
     for id in survivors {
-        let found = rig.operator(&["recover", "collect", "--data-dir", &data(rig, *id)?]).await?;
+        let found = operator(rig, &["recover", "collect", "--data-dir", &data(rig, *id)?]).await?;
         findings.push(kept(rig, &format!("findings-{id}.json"), &found)?);
     }
     let mut asked = vec!["recover", "plan"];
     asked.extend(findings.iter().map(String::as_str));
-    let plan = rig.operator(&asked).await?;
+    let plan = operator(rig, &asked).await?;
     let chosen: Value = serde_json::from_str(&plan).context("a plan is JSON")?;
     let plan = kept(rig, "plan.json", &plan)?;
     let chosen = chosen["replica"].as_u64().and_then(|id| u16::try_from(id).ok()).context("a plan names a replica")?;
     let members = rig.members();
     let (number, place) = (chosen.to_string(), data(rig, chosen)?);
     let place = ["--data-dir", &place, "--id", &number, "--initial-cluster", &members, "-o", "json", "--yes"];
-    let applied = rig.operator(&[&["recover", "apply", &plan], &place[..]].concat()).await?;
+    let applied = operator(rig, &[&["recover", "apply", &plan], &place[..]].concat()).await?;
     let applied: Value = serde_json::from_str(&applied).context("what was applied is told as JSON")?;
-    let epoch = applied["epoch"].to_string();
+    let epoch = applied["epoch"].as_str().context("an epoch was begun")?.to_owned();
     let backup = applied["backup"].as_str().context("a backup was written")?;
     for id in rig.ids().into_iter().filter(|id| *id != chosen) {
         let (number, place) = (id.to_string(), data(rig, id)?);
         let place = ["--data-dir", &place, "--id", &number, "--initial-cluster", &members, "--epoch", &epoch, "--yes"];
-        rig.operator(&[&["snapshot", "restore", backup], &place[..]].concat()).await?;
+        operator(rig, &[&["snapshot", "restore", backup], &place[..]].concat()).await?;
     }
     for id in rig.ids() {
         rig.launch(id)?;
     }
-    rig.serving(PATIENCE).await?;
-    rig.operator(&["recover", "verify", &plan]).await?;
+    serving(rig, &rig.ids()).await?;
+    operator(rig, &["recover", "verify", &plan]).await?;
     proof.took.push(format!("the operator went on with replica {chosen} in epoch {epoch}"));
     applied["revision"].as_u64().context("an epoch begins with a revision")
+}
+
+/// A line of the operator's page, which must do what the page says.
+async fn operator(rig: &Rig, line: &[&str]) -> Result<String> {
+    let debt = Debt::of(rig, COMMAND, Promise::G12, "the procedure after a lost quorum is gone through")?;
+    debt.paid(rig.operator(line)).await
 }
 
 fn data(rig: &Rig, id: u16) -> Result<String> {

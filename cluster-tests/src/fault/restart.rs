@@ -1,16 +1,12 @@
 //! Stopping and starting in order, as an operator does it.
 
 use std::fmt::{self, Display, Formatter};
-use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{PATIENCE, Proof, Whom};
+use super::{Proof, Whom};
 use crate::random::Random;
 use crate::rig::{Rig, State};
-
-/// A replica that is asked to stop does so within this.
-const STOPS: Duration = Duration::from_secs(20);
 
 /// Which replicas, in which order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +47,7 @@ impl Restart {
                 for id in rig.running() {
                     restart.stop(rig, id).await?;
                     rig.launch(id)?;
-                    rig.serving(PATIENCE).await?;
+                    super::serving(rig, &rig.running()).await?;
                 }
             }
         }
@@ -59,7 +55,7 @@ impl Restart {
     }
 
     async fn stop(&mut self, rig: &mut Rig, id: u16) -> Result<()> {
-        let status = rig.stop(id, STOPS).await?;
+        let status = super::stop(rig, id).await?;
         self.took.push(format!("replica {id} stopped: {status}"));
         Ok(())
     }

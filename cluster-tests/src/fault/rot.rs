@@ -7,19 +7,16 @@ use std::fmt::{self, Display, Formatter};
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::debt::Debt;
 use super::quorum::{self, Witness};
-use super::{PATIENCE, Proof, Whom};
+use super::{PATIENCE, Proof, Whom, serving};
 use crate::oracle::Promise;
 use crate::random::Random;
 use crate::rig::{Rig, State};
-use crate::wait::within;
-
-/// A replica that is asked to stop does so within this.
-const STOPS: Duration = Duration::from_secs(20);
 
 /// Between two looks at a replica that may stop or come back.
 const LOOK: Duration = Duration::from_millis(100);
@@ -107,7 +104,7 @@ impl Rot {
         let mut witness = Witness::default();
         for id in &ids {
             // Stopped in order, so that the state is in tables.
-            rig.stop(*id, STOPS).await?;
+            super::stop(rig, *id).await?;
             if files == Files::Log && rig.running().len() >= majority {
                 // From now on nothing is acknowledged that a survivor has not stored.
                 witness.write(rig).await?;
@@ -115,7 +112,7 @@ impl Rot {
         }
         if when == When::Running {
             start(rig, &ids)?;
-            within(PATIENCE, "they serve", || rig.all_serve()).await?;
+            serving(rig, &rig.running()).await?;
         }
         let (mut changed, mut ends_lost) = (Vec::new(), Vec::new());
         for (place, id) in ids.iter().enumerate() {
@@ -144,7 +141,7 @@ impl Rot {
     }
 
     pub(super) async fn end(self, rig: &mut Rig) -> Result<Proof> {
-        let mut proof = Proof::took(format!("changed: {}", self.changed.join(", ")));
+        let mut proof = changed(&self.changed);
         if self.beyond_repair {
             let damaged: Vec<u16> = self.ends_lost.iter().map(|(id, _)| *id).collect();
             proof = quorum::recover(rig, &damaged, &self.witness, proof).await?;
@@ -160,11 +157,19 @@ impl Rot {
     }
 }
 
+/// Bytes of files that were there changed: of one that a running replica has removed meanwhile none does.
+fn changed(bytes: &[String]) -> Proof {
+    match bytes {
+        [] => Proof::missing("every file was removed before a byte of it was changed"),
+        bytes => Proof::took(format!("changed: {}", bytes.join(", "))),
+    }
+}
+
 /// What has become of one of them.
 async fn after(rig: &mut Rig, id: u16, mut proof: Proof) -> Result<Proof> {
-    let begun = Instant::now();
+    let debt = Debt::of(rig, PATIENCE, Promise::G13, "what is damaged is mended where the others have it")?;
     let mut said = None;
-    while begun.elapsed() < PATIENCE {
+    loop {
         if let Some(words) = gone(rig, id)? {
             // Whoever looks after services starts it again, and it mends what it has lost.
             rig.launch(id)?;
@@ -177,10 +182,11 @@ async fn after(rig: &mut Rig, id: u16, mut proof: Proof) -> Result<Proof> {
             });
             return Ok(unless_panicked(rig, id, proof));
         }
+        if let Some(error) = debt.over(&format!("replica {id} is not back: {}", said.as_deref().unwrap_or_default())) {
+            return Err(error);
+        }
         tokio::time::sleep(LOOK).await;
     }
-    let told = format!("replica {id} is not back within {PATIENCE:?}: {}", said.unwrap_or_default());
-    Ok(proof.broken(Promise::G13, "what is damaged is mended where the others have it", told))
 }
 
 /// A log whose write-ahead part is damaged is not gone on with.
@@ -198,9 +204,9 @@ fn noticed(rig: &Rig, id: u16, before: usize, mut proof: Proof) -> Result<Proof>
 /// Puts what write-ahead logs hold into tables: a start does.
 async fn into_tables(rig: &mut Rig, ids: &[u16]) -> Result<()> {
     for id in ids {
-        rig.stop(*id, STOPS).await?;
+        super::stop(rig, *id).await?;
         rig.launch(*id)?;
-        within(PATIENCE, "it serves", || rig.serves(*id)).await?;
+        serving(rig, &[*id]).await?;
     }
     Ok(())
 }
@@ -276,4 +282,18 @@ fn flip(path: &Path, random: &mut Random) -> Result<String> {
     file.write_all_at(&[byte[0] ^ 0x10], at)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     Ok(format!("byte {at} of {length} of {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A fault that changed no byte took no effect.
+    #[test]
+    fn no_byte_is_no_rot() {
+        assert_eq!(changed(&[]).missing.len(), 1);
+        assert!(changed(&[]).took.is_empty());
+        let some = changed(&["replica 1: byte 7 of 9 of 000012.sst".into()]);
+        assert!(some.missing.is_empty() && some.took[0].contains("000012.sst"));
+    }
 }

@@ -22,8 +22,6 @@ const MOVES: Duration = Duration::from_secs(10);
 const MOVES_MAX: Duration = Duration::from_secs(60);
 /// Elections in the first minute, and in each one after it.
 const ELECTIONS: u64 = 1;
-/// One more may be owed to a host that withholds processors or its disk for so long.
-const STARVED: Duration = Duration::from_secs(2);
 /// What a leader says that gives leadership away for its disk's sake.
 const HANDS_OVER: &str = "the disk is slow: handing leadership over";
 /// Once another replica leads, ninety-nine of a hundred writes through the healthy ones take no longer.
@@ -89,8 +87,7 @@ impl Sick {
             let told = format!("leadership was given away {given} times in {lasted:?} of syncs of {ms} ms");
             proof = proof.broken(Promise::G16, "one handover a minute", told);
         }
-        let starved = lasted.saturating_sub(withheld.at_last(lasted));
-        let owed = starved.as_secs() / STARVED.as_secs();
+        let owed = withheld.elections(lasted);
         if let (Some(before), Some(after)) = (term, after)
             && after > before + elections + owed
         {
@@ -98,11 +95,7 @@ impl Sick {
                 format!("term {before} became {after} in {lasted:?} of syncs of {ms} ms; the host withheld {withheld}");
             proof = proof.broken(Promise::G16, "one election a minute", told);
         }
-        if let Some(first) = seen.failed.first() {
-            let told =
-                format!("{} writes through healthy replicas failed twice, the first: {first}", seen.failed.len());
-            proof = proof.broken(Promise::G16, "healthy replicas take writes", told);
-        }
+        proof = seen.judged(proof, Promise::G16, "healthy replicas take writes", withheld, lasted);
         match seen.p99_since(moved) {
             Some(p99) if withheld.share(p99, lasted) > P99 => {
                 let told = format!(

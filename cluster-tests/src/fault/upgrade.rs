@@ -2,19 +2,18 @@
 //! while, and is allowed to send a request once more.
 
 use std::fmt::{self, Display, Formatter};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use super::debt::Debt;
 use super::probe::Probe;
 use super::{Proof, Whom};
 use crate::oracle::Promise;
 use crate::random::Random;
 use crate::rig::{Build, Rig};
-use crate::wait::within;
+use crate::starvation::Canary;
 
-/// A replica that is asked to stop does so within this.
-const STOPS: Duration = Duration::from_secs(20);
 /// A replica of another build serves within this.
 const SERVES: Duration = Duration::from_secs(30);
 
@@ -47,6 +46,8 @@ pub struct Upgrade {
     /// Those of the new build, in the order in which they got it.
     changed: Vec<u16>,
     proof: Proof,
+    since: Instant,
+    canary: Canary,
 }
 
 impl Upgrade {
@@ -61,7 +62,9 @@ impl Upgrade {
         let leads = if random.percent(50) { 0 } else { order.len() };
         order.insert(leads, leader);
         let probe = Probe::start(rig, &rig.ids())?;
-        let mut upgrade = Self { steps, probe, changed: Vec::new(), proof: Proof::default() };
+        let canary = Canary::start(rig.directory(), &rig.pids())?;
+        let (since, changed, proof) = (Instant::now(), Vec::new(), Proof::default());
+        let mut upgrade = Self { steps, probe, changed, proof, since, canary };
         let count = order.len() - usize::from(steps == Steps::Rollback);
         for id in order.into_iter().take(count) {
             let killed = steps == Steps::Killed && id == leader;
@@ -74,21 +77,19 @@ impl Upgrade {
     /// One replica gets another build.
     async fn change(&mut self, rig: &mut Rig, id: u16, build: Build, killed: bool) -> Result<()> {
         if killed {
-            rig.kill(&[id])?;
+            super::kill(rig, &[id])?;
         } else {
-            rig.stop(id, STOPS).await?;
+            super::stop(rig, id).await?;
         }
         rig.change_build(id, build)?;
         rig.launch(id)?;
-        let serves = within(SERVES, "it serves", || rig.serves(id)).await;
+        let debt = Debt::of(rig, SERVES, Promise::G10, "a replica of the other build serves")?;
+        let serves = debt.seen(|| rig.serves(id)).await;
         if let Err(why) = serves {
             let words = rig.at_mut(id)?.ended()?.map(|ended| ended.last_words).unwrap_or_default();
-            let told = format!("replica {id} does not serve as {build}: {why:#} {words}");
-            self.proof =
-                std::mem::take(&mut self.proof).broken(Promise::G10, "a replica of the other build serves", told);
-        } else {
-            self.proof.took.push(format!("replica {id} serves as {build}"));
+            return Err(why.context(format!("replica {id} does not serve as {build}: {words}")));
         }
+        self.proof.took.push(format!("replica {id} serves as {build}"));
         Ok(())
     }
 
@@ -98,13 +99,10 @@ impl Upgrade {
                 self.change(rig, id, Build::Previous, false).await.context("the way back")?;
             }
         }
+        let (lasted, withheld) = (self.since.elapsed(), self.canary.withheld(&rig.pids()));
         let seen = self.probe.stop();
         let mut proof = self.proof;
         proof.took.push(format!("{} writes, of which {} were sent twice", seen.took.len(), seen.repeated));
-        if let Some(first) = seen.failed.first() {
-            let told = format!("{} writes failed twice, the first: {first}", seen.failed.len());
-            proof = proof.broken(Promise::G10, "no request fails that is sent once more", told);
-        }
-        Ok(proof)
+        Ok(seen.judged(proof, Promise::G10, "no request fails that is sent once more", withheld, lasted))
     }
 }

@@ -223,6 +223,9 @@ pub enum Request {
         token: String,
         /// How often it may be used.
         uses: u64,
+        /// For how long, in seconds; `None` where that outlasts any run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ttl_secs: Option<u64>,
     },
     /// POST register with a join token.
     Join {

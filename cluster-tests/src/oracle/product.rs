@@ -147,6 +147,7 @@ impl Picture {
             findings.add(Violation::new(Promise::G7, "BoundOnce", explanation).at(revision));
         }
         if let (None, Some(node)) = (old_node, &pod.node) {
+            findings.counts().bindings += 1;
             self.full(revision, node, pod, findings);
         }
         if before.is_none()

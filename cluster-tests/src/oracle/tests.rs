@@ -351,7 +351,7 @@ fn tokens_admit_as_many_as_they_say() {
     let done = || Outcome::Done { uid: String::new() };
     let node =
         |subnet: &str| Facts::Node { cpu_millis: None, memory_bytes: None, pods: None, subnet: Some(subnet.into()) };
-    let issue = Request::IssueToken { token: "t".into(), uses: 2 };
+    let issue = Request::IssueToken { token: "t".into(), uses: 2, ttl_secs: None };
     book.ask((10, 20), issue, done())
         .ask((30, 60), join("n1"), done())
         .ask((30, 60), join("n2"), unknown())
@@ -370,6 +370,50 @@ fn tokens_admit_as_many_as_they_say() {
     assert!(check(&early.history).violations.contains_key(&Promise::G6), "refused too early");
     book.ask((80, 90), join("n4"), done()).fact(13, "n4", EventKind::Added, node("10.0.0.128/26"));
     assert!(check(&book.history).found.contains_key("Token"), "three admitted");
+}
+
+/// A token of sixty seconds admits whoever comes within its time and refuses who comes behind it. Admitted behind its end, or refused long
+/// before it, is wrong, however wrong clocks are; between the two, where a clock may be a tenth too fast or too slow, both are right. While
+/// the control plane stands still, its time may do so too.
+#[test]
+fn tokens_end_at_their_time() {
+    const SECOND: Micros = 1_000_000;
+    let at = |seconds: Micros| (seconds * SECOND, seconds * SECOND + 500);
+    let join = |node: &str| Request::Join { token: "t".into(), node: node.into() };
+    let done = || Outcome::Done { uid: String::new() };
+    let subnet = Facts::Node { cpu_millis: None, memory_bytes: None, pods: None, subnet: Some("10.0.0.0/26".into()) };
+    let book = |silent: std::ops::Range<Micros>, last: Micros, outcome: Outcome| {
+        let mut book = Book::new("/clusters/c/api/v1/nodes", Writers::Shared);
+        let issue = Request::IssueToken { token: "t".into(), uses: 9, ttl_secs: Some(60) };
+        book.ask(at(1), issue, done());
+        // Something is acknowledged all the time, except while nothing is.
+        for half in (2..2 * last).filter(|half| !silent.contains(&(half / 2))) {
+            let issue = Request::IssueToken { token: format!("other-{half}"), uses: 1, ttl_secs: None };
+            book.ask((half * SECOND / 2, half * SECOND / 2 + 400), issue, done());
+        }
+        book.ask(at(last), join("n1"), outcome).fact(11, "n1", EventKind::Added, subnet.clone());
+        book.history
+    };
+    let never = 0..0;
+    let passes = |history: History| assert_passes(&history).counts;
+    let admitted = passes(book(never.clone(), 40, done()));
+    assert_eq!((admitted.lent, admitted.outlived), (1, 0), "within its time");
+    passes(book(never.clone(), 60, done()));
+    assert_eq!(passes(book(20..60, 100, done())).outlived, 0, "its time may have stood still");
+    let convicted = |history: &History| {
+        let verdict = check(history);
+        assert!(verdict.violations.contains_key(&Promise::G15), "{verdict}");
+        assert_eq!(verdict.found.get("TokenTime"), Some(&1), "{verdict}");
+        verdict.counts
+    };
+    assert_eq!(convicted(&book(never.clone(), 80, done())).outlived, 1, "admitted behind its end");
+    let without = |mut history: History| {
+        history.streams[0].connections[0].frames.clear();
+        history
+    };
+    convicted(&without(book(never.clone(), 40, refused(401))));
+    passes(without(book(never.clone(), 50, refused(401))));
+    assert_eq!(passes(without(book(never, 80, refused(401)))).outlived, 1, "refused behind its end");
 }
 
 fn pod(node: Option<&str>, cpu_millis: u64) -> Facts {

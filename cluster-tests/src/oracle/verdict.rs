@@ -170,8 +170,20 @@ pub struct Counts {
     pub changes: u64,
     /// Revisions at which product invariants were checked.
     pub invariants: u64,
+    /// Bindings of Pods among what they were checked for.
+    #[serde(default)]
+    pub bindings: u64,
+    /// Changes known to be one transaction that watches were held against.
+    #[serde(default)]
+    pub transactions: u64,
     /// Registrations judged by their tokens.
     pub joins: u64,
+    /// Those by tokens that had been issued a second before or more, within their time.
+    #[serde(default)]
+    pub lent: u64,
+    /// Those by tokens whose time was over.
+    #[serde(default)]
+    pub outlived: u64,
     /// What could not be judged, by why.
     pub unjudged: BTreeMap<String, u64>,
 }
@@ -215,7 +227,7 @@ impl Counts {
         for (why, count) in unjudged {
             *self.unjudged.entry(why.clone()).or_default() += count;
         }
-        let sums: [(&mut u64, u64); 17] = [
+        let sums: [(&mut u64, u64); 21] = [
             (&mut self.operations, other.operations),
             (&mut self.acknowledged, other.acknowledged),
             (&mut self.writes, other.writes),
@@ -232,7 +244,11 @@ impl Counts {
             (&mut self.broken, other.broken),
             (&mut self.changes, other.changes),
             (&mut self.invariants, other.invariants),
+            (&mut self.bindings, other.bindings),
+            (&mut self.transactions, other.transactions),
             (&mut self.joins, other.joins),
+            (&mut self.lent, other.lent),
+            (&mut self.outlived, other.outlived),
         ];
         for (sum, more) in sums {
             *sum += more;
@@ -328,6 +344,7 @@ impl Findings {
             }
         }
         counts.changes = replay.changes();
+        counts.transactions = replay.transactions().len() as u64;
         Verdict { violations: self.violations, found: self.found, counts: self.counts }
     }
 }

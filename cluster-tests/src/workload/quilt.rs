@@ -19,6 +19,16 @@ use crate::random::Random;
 const SENT: u32 = 5;
 /// Most uses of a token.
 const USES: u64 = 3;
+/// How long a token is good for that outlasts any run, in seconds.
+const LONG: u64 = 86_400;
+/// How long one is good for that ends within a long one.
+const SHORT: u64 = 60;
+/// Uses of one of those.
+const SHORT_USES: u64 = 200;
+/// How many of those there are at a time.
+const LENT: usize = 3;
+/// Beginning of what a stage knows of its short-lived tokens.
+const TOKENS: &str = "token ";
 /// How long a heartbeat is waited for.
 const BEAT: Duration = Duration::from_secs(10);
 /// Beginning of what a stage knows of its workloads.
@@ -168,37 +178,64 @@ impl Doing<'_> {
         }
     }
 
-    /// One token, more joiners at once than it has uses, each through whichever replica.
-    async fn join(&mut self) {
-        let uses = 1 + self.random.below(USES);
-        let token = self.stage.value();
+    /// A node joins by a token that was issued a while ago and ends soon, or has ended.
+    async fn join_late(&mut self) {
+        if self.stage.count(TOKENS) < LENT {
+            let token = self.stage.value();
+            if let Some(secret) = self.issue(&token, SHORT_USES, SHORT).await {
+                self.stage.learn(&format!("{TOKENS}{token}"), secret);
+            }
+            return;
+        }
+        let Some((known, secret)) = self.stage.some(TOKENS, &mut self.random) else { return };
+        let token = known.trim_start_matches(TOKENS).to_owned();
+        let (place, node) = (self.session.any(&mut self.random), format!("n-{}", self.stage.value()));
+        let answer = self.register(place, token, secret, node).await;
+        // It is tried for a while yet when it has ended.
+        if answer.refused() == Some(401) && self.random.percent(5) {
+            self.stage.forget(&known);
+        }
+    }
+
+    /// Asks for a token until there is an answer: its text.
+    async fn issue(&mut self, token: &str, uses: u64, ttl_secs: u64) -> Option<String> {
         let (path, key) = (format!("/api/clusters/{}/join-tokens", self.cluster), format!("key-{token}"));
-        let body = json!({"ttl_secs": 86400, "max_uses": uses});
-        let mut secret = String::new();
+        let body = json!({"ttl_secs": ttl_secs, "max_uses": uses});
         for _ in 0..SENT {
             let place = self.session.any(&mut self.random);
             let call = Call::new(As::Tenant, Method::POST, &path).body(&body).header("idempotency-key", &key);
-            let answer = self.ask(place, call, Request::IssueToken { token: token.clone(), uses }).await;
-            secret = text(&answer.body["join_token"]);
+            let ends = (ttl_secs < LONG).then_some(ttl_secs);
+            let answer =
+                self.ask(place, call, Request::IssueToken { token: token.to_owned(), uses, ttl_secs: ends }).await;
+            let secret = text(&answer.body["join_token"]);
             if !secret.is_empty() {
-                break;
+                return Some(secret);
             }
         }
-        if secret.is_empty() {
-            return;
+        None
+    }
+
+    async fn register(&self, place: usize, token: String, secret: String, node: String) -> Answer {
+        let path = format!("/api/agent/clusters/{}/nodes/register", self.cluster);
+        let body = json!({"name": node, "bridge_name": "q0", "dns_port": 53, "egress_limit_mbit": 0});
+        let call = Call::new(As::Joiner(secret), Method::POST, &path).body(&body);
+        self.ask(place, call, Request::Join { token, node }).await
+    }
+
+    /// One token, more joiners at once than it has uses, each through whichever replica.
+    async fn join(&mut self) {
+        if self.random.percent(60) {
+            return self.join_late().await;
         }
-        let register = format!("/api/agent/clusters/{}/nodes/register", self.cluster);
+        let uses = 1 + self.random.below(USES);
+        let token = self.stage.value();
+        let Some(secret) = self.issue(&token, uses, LONG).await else { return };
         let joiners: Vec<(usize, String)> = (0..uses * 2 + 1)
             .map(|number| (self.session.any(&mut self.random), format!("n-{token}-{number}")))
             .collect();
-        let joining = joiners.into_iter().map(|(place, node)| {
-            let (this, token, secret, register) = (&*self, token.clone(), secret.clone(), register.clone());
-            async move {
-                let body = json!({"name": node, "bridge_name": "q0", "dns_port": 53, "egress_limit_mbit": 0});
-                let call = Call::new(As::Joiner(secret), Method::POST, &register).body(&body);
-                this.ask(place, call, Request::Join { token, node: node.clone() }).await
-            }
-        });
+        let this = &*self;
+        let joining =
+            joiners.into_iter().map(|(place, node)| this.register(place, token.clone(), secret.clone(), node));
         for answer in join_all(joining).await {
             if self.random.percent(50) {
                 self.make_ready(&answer.body).await;

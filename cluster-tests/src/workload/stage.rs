@@ -116,6 +116,11 @@ impl Stage {
         self.known().get(name).cloned()
     }
 
+    /// How many names it knows with this beginning.
+    pub(super) fn count(&self, beginning: &str) -> usize {
+        self.known().keys().filter(|name| name.starts_with(beginning)).count()
+    }
+
     /// Some name it knows with this beginning.
     pub(super) fn some(&self, beginning: &str, random: &mut Random) -> Option<(String, String)> {
         let known = self.known();
