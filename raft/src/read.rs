@@ -173,7 +173,43 @@ mod tests {
     use quilt_state::Horizon;
 
     use super::*;
+    use crate::host;
     use crate::replica::Parts;
+
+    /// openraft's own wait for a recovery (mended in alpha.29) was content with the first commit that a leader told of, which may be older
+    /// than what this replica had served before. Readiness here is one read: whatever is applied meanwhile, it waits for
+    /// the entry that the leader named when it was asked.
+    #[tokio::test]
+    async fn a_replica_is_not_ready_before_the_read_index_is_applied() {
+        let store = Parts::memory().store;
+        let at = |applied_index| Horizon { applied_index, ..Horizon::default() };
+        let applied = Arc::new(Applied::new(store, at(3), 1, (0, 0)));
+        let reads = Arc::new(ReadIndex::new(1, Arc::clone(&applied)));
+        let first = {
+            let reads = Arc::clone(&reads);
+            TypeConfig::spawn(async move { reads.linearize(Duration::from_secs(30)).await })
+        };
+        let mut asked = Vec::new();
+        while asked.is_empty() {
+            host::yield_now().await;
+            asked.append(&mut reads.waiters.lock());
+        }
+        for waiter in asked {
+            waiter.send(7).expect("it waits");
+        }
+        let ready = reads.ready();
+        for index in [4, 6] {
+            applied.publish(at(index), 1, (0, 0));
+            // Enough for whoever could go on to do so.
+            for _ in 0..100 {
+                host::yield_now().await;
+            }
+            assert!(!*ready.borrow(), "ready with entry {index} of 7");
+        }
+        applied.publish(at(7), 1, (0, 0));
+        assert_eq!(first.await.expect("no panic"), Ok(()));
+        assert!(*ready.borrow());
+    }
 
     /// Where as many reads wait as may, one more is told so, and by which limit, at once and not as the lack of a leader; those
     /// whose callers have gone make room.

@@ -5,7 +5,8 @@ use std::path::Path;
 use simulation::seeds::kept;
 use simulation::{Options, Pace, museum, run, simulate};
 
-/// openraft's suite passes on the modelled disk as it does on RocksDB: what the disk promises is what a log needs.
+/// openraft's suite passes on the modelled disk as it does on RocksDB: what the disk promises is what a log needs. The case of
+/// openraft #1892 is among them.
 #[test]
 fn openraft_suite_on_the_modelled_disk() {
     assert_eq!(simulation::suite(), Ok(()));

@@ -16,7 +16,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const IDLE_OUTCOMES_MAX: usize = 128;
 
 /// Three replicas in memory that talk over real connections.
-async fn trio() -> Vec<Replica> {
+pub(super) async fn trio() -> Vec<Replica> {
     let authority = Authority::new();
     let mut replicas = Vec::new();
     let mut members = BTreeMap::new();
@@ -34,7 +34,7 @@ async fn trio() -> Vec<Replica> {
     replicas
 }
 
-async fn leader(replicas: &[Replica]) -> usize {
+pub(super) async fn leader(replicas: &[Replica]) -> usize {
     let found = async {
         loop {
             if let Some(at) = replicas.iter().position(|replica| replica.leadership().borrow().held().is_some()) {

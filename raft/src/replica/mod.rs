@@ -4,6 +4,8 @@ mod assemble;
 mod decision;
 #[cfg(all(test, not(simulated)))]
 mod leaks;
+#[cfg(all(test, not(simulated)))]
+mod mended;
 mod options;
 #[cfg(test)]
 mod tests;

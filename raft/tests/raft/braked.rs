@@ -1,17 +1,22 @@
-//! A log whose disk can be slowed down while it is in use.
+//! A log whose disk can be slowed down while it is in use, or that tells of two appends in the other order.
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use quilt_storage::{Bounds, Completion, LogEngine, LogError, LogPosition, LogRecord, Loss};
 
-/// By how much each sync takes longer.
-#[derive(Debug, Default)]
+/// By how much each sync takes longer, and who is told late.
+#[derive(Default)]
 pub(crate) struct Brake {
     millis: AtomicU64,
+    /// Whether the next append is told of behind the one after it.
+    swaps: AtomicBool,
+    /// That one, once it is durable.
+    late: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl Brake {
@@ -21,6 +26,33 @@ impl Brake {
 
     pub(crate) fn release(&self) {
         self.set(Duration::ZERO);
+    }
+
+    /// Tells of the next append only once the one after it was told of.
+    pub(crate) fn swap_the_next_two(&self) {
+        self.swaps.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether two appends are still to be told of in the other order.
+    pub(crate) fn has_swapped(&self) -> bool {
+        !self.swaps.load(Ordering::Relaxed) && self.late.lock().is_none()
+    }
+
+    /// Tells late what is to be told late, and behind everything else what was.
+    fn in_turn(brake: &Arc<Self>, done: Completion) -> Completion {
+        let first = brake.swaps.swap(false, Ordering::Relaxed);
+        let brake = Arc::clone(brake);
+        Box::new(move |result| {
+            if first {
+                *brake.late.lock() = Some(Box::new(move || done(result)));
+                return;
+            }
+            done(result);
+            let late = brake.late.lock().take();
+            if let Some(late) = late {
+                late();
+            }
+        })
     }
 
     /// Waits as long as it is set to, and no longer than it is set at all.
@@ -61,7 +93,7 @@ impl BrakedLog {
 
 impl LogEngine for BrakedLog {
     fn append(&self, records: Vec<LogRecord>, done: Completion) {
-        self.log.append(records, self.later(done));
+        self.log.append(records, Brake::in_turn(&self.brake, self.later(done)));
     }
 
     fn save_vote(&self, vote: Bytes, done: Completion) {

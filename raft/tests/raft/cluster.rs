@@ -339,7 +339,8 @@ async fn without_a_quorum_nothing_is_claimed() {
 }
 
 /// A replica that comes back under its number without its log gets nothing, and the leader goes on: it does not take what
-/// was acknowledged for lost, and does not count on the replica any more. Under a new number it is welcome.
+/// was acknowledged for lost, and does not count on the replica any more. Under a new number it is welcome. So openraft never has
+/// to tell which answers of such a replica are stale, as it could not before alpha.28.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_lost_its_log_is_not_counted_on() {
     let mut cluster = Cluster::start(3).await;

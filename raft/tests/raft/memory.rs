@@ -10,6 +10,7 @@ use quilt_raft::{
 };
 use quilt_storage::MemoryLog;
 
+use crate::braked::{Brake, BrakedLog};
 use crate::harness::{DEADLINE, key, last};
 
 fn put(name: &str, value: &str) -> Op {
@@ -180,6 +181,27 @@ async fn a_restart_replays_the_log() {
     let batch = watch.next().await.expect("open");
     assert_eq!(batch.events.iter().map(|event| event.revision).collect::<Vec<_>>(), [next]);
     assert!(hash.is_ok());
+    replica.shutdown().await;
+}
+
+/// openraft #1960: the entry that founds a control plane is told to be durable only behind the first one of its leader. What was told
+/// later is older, and what is newer stands: taken for the last word it would leave a replica that is alone without an agreement on
+/// anything, for good.
+#[tokio::test]
+async fn a_founding_that_is_told_late_is_agreed_on() {
+    let brake = Arc::new(Brake::default());
+    let log = Arc::new(BrakedLog::new(Arc::new(MemoryLog::new()), Arc::clone(&brake)));
+    let parts = Parts { log, ..Parts::memory() };
+    let replica = Replica::open(Options::new(ReplicaId(1), "test"), parts, None).await.expect("opens");
+    brake.swap_the_next_two();
+    let members = std::collections::BTreeMap::from([(ReplicaId(1), String::new())]);
+    replica.admin().initialize(members).await.expect("founded");
+    let mut ready = replica.ready();
+    let ready = tokio::time::timeout(DEADLINE, ready.wait_for(|ready| *ready)).await;
+    assert!(matches!(ready, Ok(Ok(_))), "it agrees with itself in time: {:#?}", replica.status());
+    drop(ready);
+    assert!(brake.has_swapped(), "two appends were told of in the other order");
+    last(replica.propose(Txn::new(vec![], vec![put("a", "1")]), DEADLINE).await.expect("applied"));
     replica.shutdown().await;
 }
 

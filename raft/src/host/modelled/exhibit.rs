@@ -20,7 +20,8 @@ pub enum Exhibit {
     ExpiryIgnored,
     /// A replica starts over a state that is ahead of its log and of its snapshot.
     AheadOfLogUncovered,
-    /// A leader that has heard a majority a while ago answers a read without asking again, also one that hands over.
+    /// A leader that has heard a majority a while ago answers a read without asking again, also one that hands over, as in
+    /// openraft #1747.
     LeaseDuringTransfer,
     /// A view stands at the last revision but one, within a transaction.
     ViewInsideTxn,
@@ -36,7 +37,7 @@ pub enum Exhibit {
     OpsInAnyOrder,
     /// Apply makes up a part of what it writes.
     IdInApply,
-    /// A peer that has acknowledged something counts for everything that was sent to it.
+    /// A peer that has acknowledged something counts for everything that was sent to it: what openraft #1802 came to.
     SubQuorumCommit,
     /// A watch that has fallen behind goes on at the present.
     EventsDropped,
