@@ -68,6 +68,10 @@ impl Brake {
 /// A log behind a brake.
 pub(crate) struct BrakedLog {
     log: Arc<dyn LogEngine>,
+    /// The log as completions see it. They run on the writer's thread, and one that held the log alone would have the writer
+    /// drop it, which waits for nobody: the data directory would be in use for a while yet. So they borrow it, and it is taken
+    /// from them here.
+    lent: Arc<Mutex<Option<Arc<dyn LogEngine>>>>,
     brake: Arc<Brake>,
     /// The sync that was held up last.
     held_up: Arc<AtomicU64>,
@@ -75,19 +79,26 @@ pub(crate) struct BrakedLog {
 
 impl BrakedLog {
     pub(crate) fn new(log: Arc<dyn LogEngine>, brake: Arc<Brake>) -> Self {
-        Self { log, brake, held_up: Arc::default() }
+        let lent = Arc::new(Mutex::new(Some(Arc::clone(&log))));
+        Self { log, lent, brake, held_up: Arc::default() }
     }
 
     /// Tells later. The writer's thread is held up with it, as by a slow sync, once for each sync.
     fn later(&self, done: Completion) -> Completion {
-        let (log, brake, held_up) = (Arc::downgrade(&self.log), Arc::clone(&self.brake), Arc::clone(&self.held_up));
+        let (lent, brake, held_up) = (Arc::clone(&self.lent), Arc::clone(&self.brake), Arc::clone(&self.held_up));
         Box::new(move |result| {
-            let sync = log.upgrade().map_or(0, |log| log.syncs());
+            let sync = lent.lock().as_ref().map_or(0, |log| log.syncs());
             if held_up.swap(sync, Ordering::Relaxed) != sync {
                 brake.wait();
             }
             done(result);
         })
+    }
+}
+
+impl Drop for BrakedLog {
+    fn drop(&mut self) {
+        self.lent.lock().take();
     }
 }
 
