@@ -180,6 +180,7 @@ impl Shared {
             let call = Call::new(As::Tenant, Method::POST, "/api/clusters").body(&body);
             let made = self.prepare(&call.header("idempotency-key", &key), &[201]).await.context("a Quilt cluster")?;
             quilt::watch(&stage, &self.sessions, &made, &mut random);
+            quilt::begin(&stage, &self.sessions[0], &mut random).await;
         }
         if kinds.contains(&Kind::Rollout) {
             rollout::watch(&stage, &self.sessions, &mut random);

@@ -29,6 +29,8 @@ const SHORT_USES: u64 = 200;
 const LENT: usize = 3;
 /// Beginning of what a stage knows of its short-lived tokens.
 const TOKENS: &str = "token ";
+/// Nodes that are there from the beginning, with room for a part of the Pods.
+const FIRST_NODES: u64 = 3;
 /// How long a heartbeat is waited for.
 const BEAT: Duration = Duration::from_secs(10);
 /// Beginning of what a stage knows of its workloads.
@@ -56,6 +58,15 @@ pub(super) fn watch(stage: &Stage, sessions: &[Session], made: &Value, random: &
     add("/api/v1/nodes", Shape::Node);
     add("/api/v1/pods", Shape::Pod);
     stage.learn(COLLECTION, workloads.to_string());
+}
+
+/// Nodes join before anything else happens, and get ready. Without them it would be a matter of luck whether a Pod is bound, and one takes
+/// another's place: what watches show of such transactions is judged.
+pub(super) async fn begin(stage: &Stage, session: &Session, random: &mut Random) {
+    let (Some(cluster), Some(collection)) = (stage.recall(CLUSTER), stage.recall(COLLECTION)) else { return };
+    let Ok(collection) = collection.parse() else { return };
+    let random = Random::new(random.draw());
+    Doing { stage, session, cluster, collection, random }.furnish().await;
 }
 
 /// Where the cluster of a stage is, when it has one.
@@ -238,21 +249,38 @@ impl Doing<'_> {
             joiners.into_iter().map(|(place, node)| this.register(place, token.clone(), secret.clone(), node));
         for answer in join_all(joining).await {
             if self.random.percent(50) {
-                self.make_ready(&answer.body).await;
+                // What becomes of it is no matter.
+                self.make_ready(&answer.body, "1").await;
             }
         }
     }
 
-    /// A node that is ready is given Pods, as many as it has room for. What becomes of the heartbeat is no matter.
-    async fn make_ready(&mut self, joined: &Value) {
+    /// Joins the first nodes, and goes on until they are ready, but not for ever: a fault may be in force.
+    async fn furnish(&mut self) {
+        let tries = FIRST_NODES * u64::from(SENT);
+        let token = self.stage.value();
+        let Some(secret) = self.issue(&token, tries, LONG).await else { return };
+        let mut ready = 0;
+        for number in 0..tries {
+            let place = self.session.any(&mut self.random);
+            let joined = self.register(place, token.clone(), secret.clone(), format!("n-{token}-{number}")).await;
+            ready += u64::from(self.make_ready(&joined.body, "2").await);
+            if ready == FIRST_NODES {
+                return;
+            }
+        }
+    }
+
+    /// A node that is ready is given Pods, as many as it has room for. Says whether it has been heard.
+    async fn make_ready(&mut self, joined: &Value, cpu: &str) -> bool {
         let (id, token) = (text(&joined["node"]["id"]), text(&joined["node_token"]));
         if id.is_empty() {
-            return;
+            return false;
         }
         let path = format!("/api/agent/clusters/{}/nodes/{id}/heartbeat", self.cluster);
-        let body = json!({"state": "ready", "capacity": {"cpu": "1", "memory": "512Mi", "pods": "6"}});
+        let body = json!({"state": "ready", "capacity": {"cpu": cpu, "memory": "512Mi", "pods": "6"}});
         let place = self.session.any(&mut self.random);
         let call = Call::new(As::Node(token), Method::POST, &path).body(&body);
-        let _answer = self.session.request(place, &call).timeout(BEAT).send().await;
+        self.session.request(place, &call).timeout(BEAT).send().await.is_ok_and(|answer| answer.status().is_success())
     }
 }
