@@ -18,6 +18,7 @@ mod probe;
 mod quorum;
 mod restart;
 mod rot;
+mod service;
 mod sick;
 mod trouble;
 mod upgrade;
@@ -35,6 +36,7 @@ pub use layer::{Clock, Tail};
 pub use members::Change;
 pub use restart::Order;
 pub use rot::{Files, When};
+pub use service::Service;
 pub use trouble::{Over, Trouble};
 pub use upgrade::Steps;
 
@@ -91,6 +93,13 @@ fn kill(rig: &mut Rig, ids: &[u16]) -> Result<()> {
         }
     }
     rig.kill(ids)
+}
+
+/// Everyone but these, if that is a majority.
+fn without(rig: &Rig, ids: &[u16]) -> Vec<u16> {
+    let all = rig.ids();
+    let others: Vec<u16> = all.iter().copied().filter(|id| !ids.contains(id)).collect();
+    if others.len() > all.len() / 2 { others } else { Vec::new() }
 }
 
 /// Which replicas a fault is about, chosen when it begins.
@@ -339,6 +348,15 @@ impl Fault {
         matches!(self, Self::Rot(Whom::Majority | Whom::All, Files::Log, _))
     }
 
+    /// The promise that a majority it spares is held to.
+    #[must_use]
+    pub fn to_serve(self) -> Promise {
+        match self {
+            Self::Cut(_) | Self::Pause(_) => Promise::G17,
+            _ => Promise::G20,
+        }
+    }
+
     /// The name of its kind, for tables.
     #[must_use]
     pub fn kind(self) -> &'static str {
@@ -369,6 +387,17 @@ impl Active {
             Self::Disk(disk) => disk.may_end(id),
             Self::Rot(rot) => rot.is_about(id),
             _ => false,
+        }
+    }
+
+    /// Replicas through which clients must be served while this is in force and nothing else is; none when no such majority is left.
+    #[must_use]
+    pub fn spared(&self, rig: &Rig) -> Vec<u16> {
+        match self {
+            Self::Kill(kill) => kill.spared(rig),
+            Self::Pause(pause) => pause.spared(rig),
+            Self::Cut(cut) => cut.spared(rig),
+            _ => Vec::new(),
         }
     }
 

@@ -17,7 +17,7 @@ use super::settle;
 pub use super::settle::Settled;
 use super::soak::{self, Soak};
 use super::verdict::Judging;
-use crate::fault::{Active, Blame, Fault, Proof};
+use crate::fault::{Active, Blame, Fault, Proof, Service};
 use crate::oracle::{Counts, Promise, Violation};
 use crate::random::Random;
 use crate::rig::{self, Forgotten, Rig};
@@ -371,6 +371,7 @@ impl Run<'_> {
 
     async fn phase(&mut self, rig: &mut Rig, load: &Load, phase: &Phase) {
         let mut in_force: Vec<InForce> = Vec::new();
+        let mut service = None;
         for fault in phase.faults {
             self.show(&format!("beginning: {fault}"), &in_force);
             let began_ms = self.now_ms();
@@ -383,17 +384,26 @@ impl Run<'_> {
                     self.faults.push(FaultReport { fault, kind, began_ms, ended_ms, took: Vec::new(), missing });
                 }
             }
+            if phase.faults.len() == 1 {
+                service = self.serve(rig, &in_force);
+            }
             let pause = self.random.within(0..200);
             self.hold(rig, pause, &in_force).await;
         }
         let hold = self.random.within(phase.hold_ms.clone()) * self.setting.stretch;
         self.show("broken", &in_force);
         self.hold(rig, hold, &in_force).await;
+        let mut served = match service {
+            Some(service) => service.end(rig).await,
+            None => Proof::default(),
+        };
+        self.violations.append(&mut served.broken);
+        self.void.append(&mut served.missing);
         while let Some(InForce { fault, began_ms, active }) = in_force.pop() {
             self.show(&format!("ending: {fault}"), &in_force);
             let until = Instant::now() + LINGER;
             self.lingering.extend(active.lingers().into_iter().map(|id| (id, until)));
-            let Proof { took, missing, broken, renewed } = match active.end(rig).await {
+            let Proof { mut took, missing, broken, renewed } = match active.end(rig).await {
                 Ok(proof) => {
                     self.void.extend(proof.missing.iter().map(|why| format!("{fault} did not take effect: {why}")));
                     proof
@@ -403,6 +413,7 @@ impl Run<'_> {
                     Proof { missing: vec![format!("{error:#}")], ..Proof::default() }
                 }
             };
+            took.append(&mut served.took);
             self.violations.extend(broken);
             if let Some(renewed) = renewed {
                 load.epoch(renewed.begun, renewed.revision);
@@ -414,6 +425,23 @@ impl Run<'_> {
         self.show("calm", &[]);
         let calm = self.random.within(phase.calm_ms.clone()) * self.setting.stretch;
         self.hold(rig, calm, &[]).await;
+    }
+
+    /// Asks the majority that a fault spares for as long as it is the only one.
+    fn serve(&mut self, rig: &Rig, in_force: &[InForce]) -> Option<Service> {
+        let [InForce { fault, active, .. }] = in_force else { return None };
+        let (now, running, spared) = (Instant::now(), rig.running(), active.spared(rig));
+        let lingers = self.lingering.values().any(|until| now < *until);
+        if lingers || spared.is_empty() || !spared.iter().all(|id| running.contains(id)) {
+            return None;
+        }
+        match Service::begin(rig, &spared, fault.to_serve()) {
+            Ok(service) => Some(service),
+            Err(error) => {
+                self.void.push(format!("the majority that {fault} spares could not be asked: {error:#}"));
+                None
+            }
+        }
     }
 
     /// What could not be done for the product's sake is a broken promise; for another reason it makes the run void.

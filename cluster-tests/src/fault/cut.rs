@@ -100,6 +100,12 @@ impl Cut {
         Ok(Self { links, term, since: Instant::now(), canary })
     }
 
+    /// The majority whose links among each other are whole, if there is one and only one.
+    pub(super) fn spared(&self, rig: &Rig) -> Vec<u16> {
+        let cut: Vec<(u16, u16)> = self.links.iter().map(|(a, b, ..)| (*a, *b)).collect();
+        whole(&rig.ids(), &cut)
+    }
+
     pub(super) async fn end(self, rig: &Rig) -> Proof {
         let mut proof = Proof::default();
         let mut silent = Vec::new();
@@ -125,6 +131,22 @@ impl Cut {
     }
 }
 
+/// The largest majority in which everyone reaches everyone; none when another one is as large.
+fn whole(ids: &[u16], cut: &[(u16, u16)]) -> Vec<u16> {
+    let majorities = (0_u32..1 << ids.len()).map(|chosen| -> Vec<u16> {
+        ids.iter().enumerate().filter(|(place, _)| chosen >> place & 1 == 1).map(|(_, id)| *id).collect()
+    });
+    let majorities = majorities.filter(|some| some.len() > ids.len() / 2);
+    let mut found: Vec<Vec<u16>> =
+        majorities.filter(|some| !cut.iter().any(|(a, b)| some.contains(a) && some.contains(b))).collect();
+    found.sort_by_key(Vec::len);
+    match found.as_slice() {
+        [.., next, largest] if next.len() == largest.len() => Vec::new(),
+        [.., largest] => largest.clone(),
+        [] => Vec::new(),
+    }
+}
+
 /// Elections that follow each other for as long as a cut lasts are a livelock; those that a starved host explains are not.
 fn steady(proof: Proof, (before, after): (Option<u64>, Option<u64>), lasted: Duration, withheld: Withheld) -> Proof {
     let allowed = TERMS + lasted.as_secs() + withheld.elections(lasted);
@@ -147,6 +169,16 @@ pub(super) async fn term(rig: &Rig) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A cut around one spares the others; one between two spares none for certain; one-way cuts count as well.
+    #[test]
+    fn the_majority_that_is_whole_is_spared() {
+        assert_eq!(whole(&[1, 2, 3], &[(1, 2), (2, 1), (3, 2)]), [1, 3]);
+        assert_eq!(whole(&[1, 2, 3], &[(2, 1)]), Vec::<u16>::new());
+        assert_eq!(whole(&[1, 2, 3], &[(2, 1), (1, 3)]), [2, 3]);
+        assert_eq!(whole(&[1, 2, 3], &[(2, 1), (1, 3), (3, 2)]), Vec::<u16>::new());
+        assert_eq!(whole(&[1, 2, 3, 4, 5], &[(1, 2), (1, 3), (1, 4), (1, 5)]), [2, 3, 4, 5]);
+    }
 
     /// Terms that grow faster than any election under a cut needs are told, except as far as a starved host explains them.
     #[test]

@@ -30,6 +30,10 @@ impl Kill {
         Ok(Self { ids, power: power.map(|_| lost) })
     }
 
+    pub(super) fn spared(&self, rig: &Rig) -> Vec<u16> {
+        super::without(rig, &self.ids)
+    }
+
     pub(super) fn end(self, rig: &mut Rig) -> Result<Proof> {
         let mut proof = Proof::default();
         for id in &self.ids {

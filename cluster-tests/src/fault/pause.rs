@@ -22,6 +22,10 @@ impl Pause {
         Ok(Self { ids })
     }
 
+    pub(super) fn spared(&self, rig: &Rig) -> Vec<u16> {
+        super::without(rig, &self.ids)
+    }
+
     pub(super) fn end(self, rig: &mut Rig) -> Result<Proof> {
         let mut proof = Proof::default();
         for id in self.ids {

@@ -16,6 +16,8 @@ use crate::starvation::Withheld;
 
 /// Its writes go here: no client's place.
 const PATH: &str = "/api/v1/namespaces/default/configmaps";
+/// The label by which they are told from all else.
+const LABEL: &str = "probe";
 /// Between two writes.
 const PAUSE: Duration = Duration::from_millis(50);
 /// A write in flight is held by the control plane while a leader is elected; nobody waits longer for it than this.
@@ -122,8 +124,16 @@ fn note(seen: &Mutex<Seen>, began: Instant, first: Result<()>, again: Option<Res
 }
 
 async fn write(client: &Client) -> Result<()> {
-    let body = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "generateName": "probe-" } });
+    let metadata = json!({ "generateName": "probe-", "labels": { LABEL: "" } });
+    let body = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata });
     tokio::time::timeout(PATIENCE, client.post(PATH, &body)).await.context("no answer")??.expect(201).map(drop)
+}
+
+/// Removes what was written: a run of hours has thousands of faults.
+pub(super) async fn clear(rig: &Rig) -> Result<()> {
+    let through = *rig.running().first().context("a replica that runs")?;
+    let all = format!("{PATH}?labelSelector={LABEL}");
+    rig.admin(through)?.delete(&all).await?.expect(200).map(drop)
 }
 
 #[cfg(test)]
