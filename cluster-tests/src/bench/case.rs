@@ -30,6 +30,8 @@ pub enum What {
     ColdStart,
     /// Watches on which nothing happens.
     IdleWatch,
+    /// Servers that nobody asks anything.
+    Idle,
 }
 
 /// How a leader ceases to lead.
@@ -67,7 +69,8 @@ const SMALL: usize = 256;
 const LARGE: usize = 1_024;
 
 /// All of them, in the order in which they are run.
-pub const ALL: [Case; 20] = [
+pub const ALL: [Case; 21] = [
+    case(What::Idle, 0, 0),
     load(Work::Put, 256, SMALL),
     load(Work::Put, 256, LARGE),
     load(Work::Put, 1, SMALL),
@@ -170,7 +173,7 @@ impl Case {
                 "watch-fanout" "1/s" per_second, "watch-fanout-p50" "ms" p50, "watch-fanout-p99" "ms" p99,
                 "cpu-us-per-delivery" "us" cpu_us,
             ],
-            What::Syncs | What::Gap(_) | What::Soak | What::ColdStart | What::IdleWatch => &[],
+            What::Syncs | What::Gap(_) | What::Soak | What::ColdStart | What::IdleWatch | What::Idle => &[],
         }
     }
 
@@ -178,7 +181,7 @@ impl Case {
     #[must_use]
     pub fn size(&self) -> String {
         let value = match self.value_bytes {
-            kib if kib % 1_024 == 0 => format!("{}KiB", kib / 1_024),
+            kib if kib > 0 && kib % 1_024 == 0 => format!("{}KiB", kib / 1_024),
             bytes => format!("{bytes}B"),
         };
         format!("{}c/{value}", self.clients)
@@ -194,6 +197,7 @@ impl Case {
             What::Soak => vec!["rss-after-1M-puts", "rss-after-1.5M-puts", "elections"],
             What::ColdStart => vec!["cold-start-1GB"],
             What::IdleWatch => vec!["kib-per-idle-watch"],
+            What::Idle => vec!["idle-cpu", "idle-rss"],
         };
         names.into_iter().map(|name| format!("{name}/{}", self.size())).collect()
     }
@@ -245,6 +249,7 @@ mod tests {
             "get-stale/256c/256B",
             "watch-fanout/1000c/256B",
             "leader-kill/2c/256B",
+            "idle-cpu/0c/0B",
             "leader-pause-max/2c/256B",
             "leader-transfer/3c/256B",
             "rss-after-1M-puts/256c/1KiB",

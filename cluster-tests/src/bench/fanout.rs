@@ -1,5 +1,6 @@
-//! One writer and many watchers of its key, on all servers. The writer keeps a few events under way: it writes the next
-//! one when an earlier one has reached every watcher, so the rate is what the servers can deliver.
+//! One writer and many watchers of its key, on all servers. In a closed loop the writer keeps a few events under way: it
+//! writes the next one when an earlier one has reached every watcher, so the rate is what the servers can deliver. In an
+//! open one events are due at fixed moments, and their delay counts from those.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +10,8 @@ use anyhow::Result;
 use bytes::Bytes;
 use futures::StreamExt;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
+use tonic::Status;
 
 use super::client::{Changes, Client};
 use super::load::{Counted, Spec, Window, connections, key};
@@ -49,7 +51,11 @@ pub(super) async fn start(
     for changes in streams {
         tasks.spawn(follow(changes, Arc::clone(&shared)));
     }
-    tasks.spawn(write(writers[0].clone(), watched, spec.value_bytes, shared));
+    let writer = Writer { client: writers[0].clone(), key: watched, value_bytes: spec.value_bytes, shared };
+    match spec.rate {
+        None => tasks.spawn(writer.write_as_delivered()),
+        Some(rate) => tasks.spawn(writer.write_as_due(rate)),
+    };
     Ok(())
 }
 
@@ -85,20 +91,67 @@ async fn follow(mut changes: Changes, shared: Arc<Shared>) -> Counted {
     }
 }
 
-async fn write(mut client: Client, key: String, value_bytes: usize, shared: Arc<Shared>) -> Counted {
-    let mut counted = Counted::default();
-    let mut value = vec![0x5a; value_bytes.max(8)];
-    loop {
-        let free = tokio::time::timeout_at(shared.window.to.into(), shared.free.acquire());
-        match free.await {
-            Ok(Ok(permit)) => permit.forget(),
-            Ok(Err(_)) | Err(_) => return counted,
+/// Who writes the one key.
+#[derive(Clone)]
+struct Writer {
+    client: Client,
+    key: String,
+    value_bytes: usize,
+    shared: Arc<Shared>,
+}
+
+impl Writer {
+    async fn write_as_delivered(mut self) -> Counted {
+        let mut counted = Counted::default();
+        loop {
+            let free = tokio::time::timeout_at(self.shared.window.to.into(), self.shared.free.acquire());
+            match free.await {
+                Ok(Ok(permit)) => permit.forget(),
+                Ok(Err(_)) | Err(_) => return counted,
+            }
+            if let Err(status) = self.put(Instant::now()).await {
+                counted.failed(&status);
+                return counted;
+            }
         }
-        let sent = u64::try_from(shared.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        value[..8].copy_from_slice(&sent.to_le_bytes());
-        if let Err(status) = client.put(key.clone(), Bytes::copy_from_slice(&value)).await {
-            counted.failed(&status);
-            return counted;
+    }
+
+    /// However long writes take, the next one begins when it is due.
+    async fn write_as_due(self, rate: u64) -> Counted {
+        let mut counted = Counted::default();
+        let every = Duration::from_secs_f64(1.0 / f64::from(u32::try_from(rate.max(1)).unwrap_or(u32::MAX)));
+        let (mut due, mut under_way) = (Instant::now(), JoinSet::new());
+        while due < self.shared.window.to {
+            tokio::time::sleep_until(due.into()).await;
+            let mut writer = self.clone();
+            under_way.spawn(async move { writer.put(due).await });
+            while let Some(done) = under_way.try_join_next() {
+                counted.judge(done);
+            }
+            due += every;
+        }
+        while let Some(done) = under_way.join_next().await {
+            counted.judge(done);
+        }
+        counted
+    }
+
+    /// Writes a value that tells when it was to be written.
+    async fn put(&mut self, at: Instant) -> Result<(), Status> {
+        let nanos = at.saturating_duration_since(self.shared.began).as_nanos();
+        let mut value = vec![0x5a; self.value_bytes.max(8)];
+        value[..8].copy_from_slice(&u64::try_from(nanos).unwrap_or(u64::MAX).to_le_bytes());
+        self.client.put(self.key.clone(), Bytes::from(value)).await
+    }
+}
+
+impl Counted {
+    /// A delivery is what is counted, so a write is only when it failed.
+    fn judge(&mut self, done: Result<Result<(), Status>, JoinError>) {
+        match done {
+            Ok(Ok(())) => {}
+            Ok(Err(status)) => self.failed(&status),
+            Err(error) => self.failed(&error),
         }
     }
 }

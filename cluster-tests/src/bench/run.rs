@@ -71,7 +71,7 @@ impl Plan {
             What::Gap(_) => Duration::from_secs(8) * u32::try_from(self.losses).unwrap_or(u32::MAX),
             What::Soak => Duration::from_secs(600),
             What::ColdStart => Duration::from_secs(400),
-            What::IdleWatch => Duration::from_secs(20),
+            What::IdleWatch | What::Idle => Duration::from_secs(20),
         });
         cases.sum::<Duration>() + Duration::from_secs(60)
     }
@@ -186,6 +186,7 @@ pub async fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Results> {
             What::Soak => soaked(plan, &sides, &case).await?,
             What::ColdStart => cold_starts(plan, &mut sides, &case).await?,
             What::IdleWatch => idle_watches(plan, &sides, &case).await?,
+            What::Idle => idle(&sides, &case).await?,
         };
         measured.push((case, result));
     }
@@ -223,7 +224,7 @@ pub(super) async fn spec(plan: &Plan, servers: &Servers, case: &Case, work: Work
         clients: case.clients,
         value_bytes: case.value_bytes,
         keys: plan.keys,
-        rate: plan.rate.filter(|_| matches!(work, Work::Put | Work::Get(_))),
+        rate: plan.rate.filter(|_| work != Work::Fill),
         warm_ms: millis(WARM),
         measure_ms: millis(plan.slice),
         settle_ms: millis(SETTLE),
@@ -399,6 +400,17 @@ async fn idle_watches(plan: &Plan, sides: &Sides, case: &Case) -> Result<Measure
     };
     let row = Row::of(format!("kib-per-idle-watch/{}", case.size()), "KiB", &[Pair { ours, peer }]);
     Ok(Measured::counted(row.into_iter().collect(), 1))
+}
+
+/// Both sides at once: neither has anything to do.
+async fn idle(sides: &Sides, case: &Case) -> Result<Measured> {
+    let each = futures::future::try_join_all(sides.each().map(soak::idle)).await?;
+    let row = |name: &str, unit, of: fn(&soak::Idle) -> f64| {
+        let pair = each.first().map(|ours| Pair { ours: of(ours), peer: each.get(1).map(of) });
+        Row::of(format!("{name}/{}", case.size()), unit, pair.as_slice())
+    };
+    let rows = [row("idle-cpu", "% of a core", |idle| idle.cpu), row("idle-rss", "MiB", |idle| idle.resident)];
+    Ok(Measured::counted(rows.into_iter().flatten().collect(), 1))
 }
 
 /// The most memory a server has had in the whole run. A restart after a kill begins anew.

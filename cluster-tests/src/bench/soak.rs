@@ -1,5 +1,5 @@
 //! What shows only after a while: memory after a million writes and half as many again, elections that nobody needed,
-//! the start of a server that holds a gigabyte, watches that nobody uses.
+//! the start of a server that holds a gigabyte, watches that nobody uses, servers that nobody asks.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,9 @@ const COLD_KEYS: u64 = 1_000_000;
 const SLICE: Duration = Duration::from_secs(20);
 /// A start that takes longer than this has failed.
 const START_LIMIT: Duration = Duration::from_secs(120);
-/// Time for what opening watches leaves behind.
+/// For so long servers are looked at that nobody asks.
+const IDLE: Duration = Duration::from_secs(15);
+/// Time for what a start, or opening watches, leaves behind.
 const REST: Duration = Duration::from_secs(3);
 
 /// As many times more watches share a connection than other clients do.
@@ -96,6 +98,28 @@ pub async fn cold_start(plan: &Plan, servers: &mut Servers, case: &Case) -> Resu
     let took = began.elapsed();
     servers.settled().await?;
     Ok(took.as_secs_f64() * 1_000.0)
+}
+
+/// What servers need that nobody asks anything.
+#[derive(Clone, Copy, Debug)]
+pub struct Idle {
+    /// Of a processor, in percent: the mean of the servers.
+    pub cpu: f64,
+    /// Memory of the largest, MiB.
+    pub resident: f64,
+}
+
+/// Looks at servers on which nothing has happened yet.
+///
+/// # Errors
+/// When one is gone.
+pub async fn idle(servers: &Servers) -> Result<Idle> {
+    tokio::time::sleep(REST).await;
+    let (pids, began, before) = (servers.pids(), Instant::now(), usage::of(&servers.pids())?);
+    tokio::time::sleep(IDLE).await;
+    let used = Duration::from_micros((usage::of(&pids)? - before).cpu_us);
+    let cpu = 100.0 * used.div_duration_f64(began.elapsed()) / as_f64(pids.len() as u64);
+    Ok(Idle { cpu, resident: resident_mib(servers)? })
 }
 
 /// What one watch costs while nothing happens, in KiB, over all servers. Many share a connection, so that the cost of
