@@ -465,30 +465,6 @@ impl Rig {
         u16::try_from(most.0).ok()
     }
 
-    /// The leader, once there is one that runs.
-    ///
-    /// # Errors
-    /// When there is none in time.
-    pub async fn await_leader(&self, limit: Duration) -> Result<u16> {
-        within(limit, "a leader", || async {
-            let leader = self.leader().await.context("nobody knows a leader")?;
-            ensure!(self.running().contains(&leader), "replica {leader} is named and does not run");
-            Ok(leader)
-        })
-        .await
-    }
-
-    /// Whether every running replica says that it is ready.
-    ///
-    /// # Errors
-    /// When one does not.
-    pub async fn all_serve(&self) -> Result<()> {
-        for id in self.running() {
-            self.serves(id).await?;
-        }
-        Ok(())
-    }
-
     /// Whether a replica says that it is ready.
     ///
     /// # Errors
@@ -506,12 +482,7 @@ impl Rig {
     /// When one does not in time.
     pub async fn serving(&self, limit: Duration) -> Result<()> {
         for id in self.running() {
-            let client = self.admin(id)?;
-            within(limit, &format!("replica {id} is ready"), || async {
-                let asked = tokio::time::timeout(ANSWER, client.get("/readyz")).await;
-                asked.context("it is silent")??.expect(200).map(drop)
-            })
-            .await?;
+            within(limit, &format!("replica {id} is ready"), || self.serves(id)).await?;
         }
         Ok(())
     }

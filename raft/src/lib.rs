@@ -66,7 +66,7 @@ pub use hub::{Batch, EventStream};
 pub use leadership::{LeaderId, Leadership};
 pub use one_piece::{OnePiece, Rows};
 pub use rebuild::Repaired;
-pub use recovery::{EpochName, Findings, NewEpoch, NoEpochName, RecoveryError, epoch_at, examine, replay, restore};
+pub use recovery::{EpochName, Findings, NewEpoch, NoEpochName, RecoveryError, examine, replay, restore};
 pub use replica::{Decision, DeletedRange, Options, Parts, Replica};
 pub use scan::{ScanPace, Scanned};
 pub use service::Handler;

@@ -14,6 +14,7 @@ use openraft::EntryPayload;
 use quilt_proto::{Key, ReplicaId, Revision};
 use quilt_state::{Input, Machine, Payload, Position, Refounded, Refounding};
 use quilt_storage::{Home, HomeError, Identity, LogEngine, Manifest, Restoring};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::codec;
 use crate::types::{Entry, Membership, Node, Vote, log_id};
@@ -200,32 +201,25 @@ pub struct EpochName {
     backup: u32,
 }
 
-/// The epoch that begins when `backup` is restored at a wall-clock time.
-///
-/// Its number only grows, two restores of one backup a microsecond apart differ, and as a revision it lies ahead of all
-/// that an older epoch can have handed out: that one began at its own microsecond and would have had to write in each
-/// since. Below 2^53 until the year 2255.
-#[must_use]
-pub fn epoch_at(wall_us: u64, backup: &Manifest) -> EpochName {
-    EpochName::of(wall_us, backup)
-}
-
 impl EpochName {
-    /// Of an epoch whose number is known, and that began with `backup`.
+    /// The epoch that begins with `backup`, by its number: wall-clock time in microseconds where a restore begins one, or what it is known
+    /// to be.
+    ///
+    /// Such a number only grows, two restores of one backup a microsecond apart differ, and as a revision it lies ahead of all
+    /// that an older epoch can have handed out: that one began at its own microsecond and would have had to write in each
+    /// since. Below 2^53 until the year 2255.
     #[must_use]
     pub fn of(number: u64, backup: &Manifest) -> Self {
         Self { number, backup: mark(backup) }
     }
 }
 
-/// Equal for backups of the same state only, whichever replica they were taken from: FNV-1a, folded.
+/// Equal for backups of the same state only, whichever replica they were taken from.
 fn mark(backup: &Manifest) -> u32 {
     let Manifest { epoch, revision, index, term, hash_high, hash_low, .. } = backup;
-    let bytes = [epoch, revision, index, term, hash_high, hash_low].into_iter().flat_map(|part| part.to_be_bytes());
-    let sum =
-        bytes.fold(0xcbf2_9ce4_8422_2325, |sum: u64, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    let [a, b, c, d, rest @ ..] = sum.to_be_bytes();
-    u32::from_be_bytes([a, b, c, d]) ^ u32::from_be_bytes(rest)
+    let bytes = [epoch, revision, index, term, hash_high, hash_low].map(|part| part.to_be_bytes()).concat();
+    let [a, b, c, d, ..] = xxh3_64(&bytes).to_be_bytes();
+    u32::from_be_bytes([a, b, c, d])
 }
 
 impl fmt::Display for EpochName {
@@ -255,7 +249,7 @@ impl FromStr for EpochName {
 pub struct NewEpoch<'a> {
     /// The replica whose data directory is made.
     pub identity: Identity,
-    /// Which one, from [`epoch_at`]; the same for every replica.
+    /// Which one, see [`EpochName::of`]; the same for every replica.
     pub epoch: EpochName,
     /// All voters and their peer addresses; the same for every replica.
     pub voters: BTreeMap<ReplicaId, String>,

@@ -95,8 +95,8 @@ impl Retention {
         }
     }
 
-    /// Cuts the log if it is out of bounds.
-    pub(crate) async fn look(&self) -> Result<(), String> {
+    /// Cuts the log if it is out of bounds. Returns the last index that was let go, if it was cut.
+    pub(crate) async fn look(&self) -> Result<Option<u64>, String> {
         let bytes = self.log.bytes();
         let (keep_bytes, needed) = match self.space.room() {
             Room::Enough if bytes <= self.keep_bytes.saturating_mul(FOR_SNAPSHOTS_MAX) => {
@@ -107,9 +107,9 @@ impl Retention {
         };
         // A quarter above what stays, so that a snapshot is made for a real gain.
         if bytes > keep_bytes.saturating_add(keep_bytes / 4) {
-            self.cut_behind(keep_bytes, needed.unwrap_or(u64::MAX)).await?;
+            return self.cut_behind(keep_bytes, needed.unwrap_or(u64::MAX)).await;
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Cuts the log down to about `keep_bytes`, as far as that is safe. Returns the last index that was let go.

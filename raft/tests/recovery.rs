@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use quilt_proto::{Entry, Key, Op, ReplicaId, Revision, Txn};
-use quilt_raft::{EpochName, NewEpoch, NoEpochName, RecoveryError, epoch_at, restore};
+use quilt_raft::{EpochName, NewEpoch, NoEpochName, RecoveryError, restore};
 use quilt_state::{Input, Limit, Machine, Payload, Position, Refounded, View};
 use quilt_storage::{Home, HomeError, Identity, Manifest, backup, inspect_backup};
 use tempfile::TempDir;
@@ -96,8 +96,8 @@ fn machine(home: &Home) -> Machine<quilt_storage::RocksStore> {
 fn two_restores_of_one_backup_reuse_no_revision() {
     let place = Place::new();
     let (file, manifest) = &place.first;
-    let (earlier, later) = (epoch_at(NOW, manifest), epoch_at(NOW + 1_000, manifest));
-    assert_ne!(earlier, epoch_at(NOW + 1, manifest));
+    let (earlier, later) = (EpochName::of(NOW, manifest), EpochName::of(NOW + 1_000, manifest));
+    assert_ne!(earlier, EpochName::of(NOW + 1, manifest));
     let first = place.restore(file, "a", 1, earlier).expect("restores");
     assert!(first.revision > Revision::new(manifest.revision), "ahead of what the backup had");
     let home = place.home("a", 1);
@@ -114,7 +114,7 @@ fn two_restores_of_one_backup_reuse_no_revision() {
 #[test]
 fn one_epoch_is_of_one_backup() {
     let place = Place::new();
-    let epoch = epoch_at(NOW, &place.first.1);
+    let epoch = EpochName::of(NOW, &place.first.1);
     place.restore(&place.first.0, "a", 1, epoch).expect("restores");
     let told: EpochName = epoch.to_string().parse().expect("as it was printed");
     assert_eq!(told, epoch);
@@ -139,9 +139,9 @@ fn one_epoch_is_of_one_backup() {
 fn the_same_state_is_the_same_backup() {
     let place = Place::new();
     let (first, second) = Place::backups(place.dir.path(), 2);
-    assert_eq!(epoch_at(NOW, &first.1), epoch_at(NOW, &place.first.1));
-    assert_eq!(epoch_at(NOW, &second.1), epoch_at(NOW, &place.second.1));
-    assert_ne!(epoch_at(NOW, &first.1), epoch_at(NOW, &second.1));
+    assert_eq!(EpochName::of(NOW, &first.1), EpochName::of(NOW, &place.first.1));
+    assert_eq!(EpochName::of(NOW, &second.1), EpochName::of(NOW, &place.second.1));
+    assert_ne!(EpochName::of(NOW, &first.1), EpochName::of(NOW, &second.1));
 }
 
 /// A host whose clock is behind the backup's epoch or revision makes nothing; neither does one whose clock was set back
@@ -152,22 +152,22 @@ fn time_does_not_go_back() {
     let refused = |file: &Path, dir: &str, epoch: EpochName| place.restore(file, dir, 1, epoch).expect_err("refused");
     let (file, manifest) = &place.first;
     for behind in [0, manifest.revision - 1, manifest.revision] {
-        let error = refused(file, "a", epoch_at(behind, manifest));
+        let error = refused(file, "a", EpochName::of(behind, manifest));
         assert!(matches!(error, RecoveryError::Clock { epoch, revision: 9, .. } if epoch == behind), "{error}");
     }
     assert!(!place.at("a").exists());
 
-    place.restore(file, "a", 1, epoch_at(NOW, manifest)).expect("restores");
+    place.restore(file, "a", 1, EpochName::of(NOW, manifest)).expect("restores");
     let newer = save(&place.home("a", 1), &place.at("newer.quilt"));
     assert_eq!(newer.epoch, NOW);
-    let error = refused(&place.at("newer.quilt"), "b", epoch_at(NOW, &newer));
+    let error = refused(&place.at("newer.quilt"), "b", EpochName::of(NOW, &newer));
     assert!(matches!(error, RecoveryError::Clock { of_backup: NOW, .. }), "{error}");
 
-    let error = refused(file, "a", epoch_at(NOW - 1, manifest));
+    let error = refused(file, "a", EpochName::of(NOW - 1, manifest));
     assert!(matches!(error, RecoveryError::Home(HomeError::Backwards { found: NOW, .. })), "{error}");
-    let error = refused(file, "a", epoch_at(NOW, manifest));
+    let error = refused(file, "a", EpochName::of(NOW, manifest));
     assert!(matches!(error, RecoveryError::Home(HomeError::Restored { epoch: NOW, .. })), "{error}");
-    place.restore(file, "a", 1, epoch_at(NOW + 1, manifest)).expect("a later one");
+    place.restore(file, "a", 1, EpochName::of(NOW + 1, manifest)).expect("a later one");
 }
 
 /// Only what a restore has printed names an epoch: a number alone does not say of which backup.

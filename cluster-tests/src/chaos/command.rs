@@ -77,8 +77,6 @@ pub struct Args {
     museum: bool,
 }
 
-/// Exit code when nothing could be run.
-const VOID: u8 = 3;
 /// Exit code of a mistake in the command.
 const USAGE: u8 = 2;
 
@@ -122,7 +120,7 @@ pub fn main() -> ExitCode {
         Ok(outcome) => ExitCode::from(outcome.code()),
         Err(error) => {
             tell(&format!("{error:#}\n"));
-            ExitCode::from(VOID)
+            ExitCode::from(Outcome::Void.code())
         }
     }
 }
@@ -138,7 +136,7 @@ fn exhibits(args: &Args) -> ExitCode {
         Ok(convicted) => all &= convicted,
         Err(error) => {
             tell(&format!("{error:#}\n"));
-            return ExitCode::from(VOID);
+            return ExitCode::from(Outcome::Void.code());
         }
     }
     let simulated = simulate(args);
@@ -150,7 +148,7 @@ fn simulate(args: &Args) -> ExitCode {
     let program = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join("simulate")));
     let Some(program) = program.filter(|path| path.is_file()) else {
         tell("the simulation is not built: cargo build --profile ci --bin simulate\n");
-        return ExitCode::from(VOID);
+        return ExitCode::from(Outcome::Void.code());
     };
     let mut command = Command::new(program);
     command.args(simulated(args));
@@ -158,7 +156,7 @@ fn simulate(args: &Args) -> ExitCode {
         Ok(status) => ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1)),
         Err(error) => {
             tell(&format!("the simulation cannot be started: {error}\n"));
-            ExitCode::from(VOID)
+            ExitCode::from(Outcome::Void.code())
         }
     }
 }

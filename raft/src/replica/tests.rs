@@ -161,8 +161,10 @@ async fn a_snapshot_on_its_way_keeps_its_log() {
     // Cutting is begun by a look, and done a moment later.
     let purged = async || {
         let look = retention.clone();
-        replica.on_runtime(async move { look.look().await }).await.expect("no panic").expect("looked");
-        TypeConfig::sleep(Duration::from_millis(200)).await;
+        let cut = replica.on_runtime(async move { look.look().await }).await.expect("no panic").expect("looked");
+        while replica.status().purged_index < cut {
+            TypeConfig::sleep(Duration::from_millis(5)).await;
+        }
         replica.status().purged_index
     };
     write("before", 3).await;

@@ -1,4 +1,4 @@
-//! An authority over peer certificates, for tests inside the crate that use real connections.
+//! An authority over peer certificates, for tests that use real connections, inside the crate and beside it.
 
 use quilt_proto::ReplicaId;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};

@@ -7,14 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quilt_proto::{Compare, Key, Op, ReplicaId, Revision, Txn};
-use quilt_raft::{
-    Decision, OpenError, Options, Parts, PeerIdentity, Replica, ScanPace, Status, Timing, TransportOptions, peer_name,
-};
+use quilt_raft::{Decision, OpenError, Options, Parts, Replica, ScanPace, Status, Timing, TransportOptions};
 use quilt_storage::{Home, Identity};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
+use crate::authority::Authority;
 use crate::braked::{Brake, BrakedLog};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -37,32 +35,6 @@ pub(crate) fn last(decision: Decision) -> Revision {
     match decision {
         Decision::Applied { last, .. } => last,
         Decision::Rejected { .. } => panic!("{decision:?}"),
-    }
-}
-
-pub(crate) struct Authority {
-    certificate: rcgen::Certificate,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    pub(crate) fn new() -> Self {
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::new(Vec::<String>::new()).expect("params");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let certificate = params.self_signed(&key).expect("self-signed");
-        Self { certificate, issuer: Issuer::new(params, key) }
-    }
-
-    pub(crate) fn identity(&self, id: u64) -> PeerIdentity {
-        let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(vec![peer_name(ReplicaId(id))]).expect("params");
-        let leaf = params.signed_by(&key, &self.issuer).expect("signed");
-        PeerIdentity {
-            certificates: vec![leaf.der().clone()],
-            key: rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into()),
-            roots: vec![self.certificate.der().clone()],
-        }
     }
 }
 
@@ -151,7 +123,7 @@ impl Cluster {
         listener: TcpListener,
     ) -> impl Future<Output = Result<(Replica, Home), OpenError>> + Send + use<> {
         let (timing, disk_stalled) = (self.timing, self.stalled);
-        let identity = self.authority.identity(id);
+        let identity = self.authority.identity(ReplicaId(id));
         let (data, brake) = (self.data(id), Arc::clone(&self.nodes[&id].brake));
         async move {
             let whose = Identity { cluster: "test".into(), replica: id };

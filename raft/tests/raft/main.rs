@@ -2,6 +2,8 @@
 //! One binary, since each links RocksDB and openraft anew.
 #![allow(clippy::disallowed_methods)]
 
+#[path = "../../src/transport/authority.rs"]
+mod authority;
 mod braked;
 mod cluster;
 mod damage;
@@ -12,3 +14,6 @@ mod memory;
 mod slow_disk;
 mod traffic;
 mod watches;
+
+// What the authority takes from above it.
+use quilt_raft::{PeerIdentity, peer_name};

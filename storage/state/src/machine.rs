@@ -301,19 +301,6 @@ impl<S: Store + ?Sized> Machine<S> {
         self.facts.sessions.is_open(session)
     }
 
-    /// Cluster time at which the next key expires; `None` when nothing does.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub fn next_expiry_ms(&self) -> Result<Option<u64>, ApplyError> {
-        let mut next = None;
-        self.store.scan(Family::Expiry, &[], &[0xff; 9], &mut |key, _| {
-            next = row::split_expiry(key).map(|(at, _)| at);
-            Step::Stop
-        })?;
-        Ok(next)
-    }
-
     /// The store the machine writes to.
     #[must_use]
     pub const fn store(&self) -> &Arc<S> {

@@ -82,45 +82,6 @@ pub struct View<'a, S: ?Sized> {
     expiring: Expiring,
 }
 
-/// Versions passed one by one before the cursor is sent behind all that are not wanted: most keys have few, and the row behind costs a
-/// small part of a search.
-const STEPS_MAX: usize = 8;
-
-/// The key whose versions a cursor is among.
-#[derive(Default)]
-struct Passed {
-    key: Vec<u8>,
-    /// The version that is wanted lies behind the cursor.
-    told: bool,
-    steps: usize,
-}
-
-impl Passed {
-    fn come_to(&mut self, key: &[u8]) {
-        if self.key != key {
-            self.key.clear();
-            self.key.extend_from_slice(key);
-            (self.told, self.steps) = (false, 0);
-        }
-    }
-
-    fn is_told(&self, key: &[u8]) -> bool {
-        self.told && self.key == key
-    }
-
-    fn tell(&mut self, key: &[u8]) {
-        self.come_to(key);
-        (self.told, self.steps) = (true, 0);
-    }
-
-    /// On from a version that is not wanted.
-    fn step(&mut self, key: &[u8], wanted: impl FnOnce() -> Vec<u8>) -> Step {
-        self.come_to(key);
-        self.steps += 1;
-        if self.steps < STEPS_MAX { Step::Next } else { Step::Seek(wanted()) }
-    }
-}
-
 impl<'a, S: Store + ?Sized> View<'a, S> {
     /// The state at `revision`, which must not lie ahead of the horizon.
     #[must_use]
@@ -208,17 +169,13 @@ impl<'a, S: Store + ?Sized> View<'a, S> {
         let from = after.map_or_else(|| prefix.bytes().to_vec(), |key| row::versions_end(key.bytes()));
         let mut failure = None;
         let mut broke = false;
-        let mut passed = Passed::default();
         self.store.scan(Family::Versions, &from, &prefix.end(), &mut |row_key, value| {
             let Some((key, revision)) = row::split_version(row_key) else {
                 failure = Some(corrupt(row_key, &"malformed row key"));
                 return Step::Stop;
             };
             if revision > self.revision {
-                return passed.step(key, || row::version(key, self.revision).to_vec());
-            }
-            if passed.is_told(key) {
-                return passed.step(key, || row::versions_end(key));
+                return Step::Seek(row::version(key, self.revision).to_vec());
             }
             match self.live(key, Bytes::copy_from_slice(value)) {
                 Ok(None) => {}
@@ -233,8 +190,7 @@ impl<'a, S: Store + ?Sized> View<'a, S> {
                 },
                 Err(error) => failure = Some(error),
             }
-            passed.tell(key);
-            if failure.is_some() { Step::Stop } else { Step::Next }
+            if failure.is_some() { Step::Stop } else { Step::Seek(row::versions_end(key)) }
         })?;
         failure.map_or(Ok(broke), Err)
     }

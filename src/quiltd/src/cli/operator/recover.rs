@@ -217,7 +217,7 @@ fn apply(plan: &Plan, replica: &Replica, confirm: Confirm) -> anyhow::Result<Val
     drop(home);
     output::note(&format!("applied the last {applied} entries of the log"));
     let manifest = quilt_storage::inspect_backup(&backup)?;
-    snapshot::begin(&backup, replica, quilt_raft::epoch_at(snapshot::wall_us(), &manifest))
+    snapshot::begin(&backup, replica, EpochName::of(snapshot::wall_us(), &manifest))
 }
 
 fn tell(done: &Value) {

@@ -176,7 +176,7 @@ fn verify(file: &Path) -> anyhow::Result<()> {
 impl Restore {
     fn run(self) -> anyhow::Result<()> {
         let manifest = quilt_storage::inspect_backup(&self.file)?;
-        let epoch = self.epoch.unwrap_or_else(|| quilt_raft::epoch_at(wall_us(), &manifest));
+        let epoch = self.epoch.unwrap_or_else(|| EpochName::of(wall_us(), &manifest));
         output::note(&format!("backup: {}", describe(&manifest)));
         let revision = epoch.number.max(manifest.revision + 1);
         output::note(&format!("restored: epoch {epoch}, revision {revision}; every watch and list begins anew there"));
