@@ -129,11 +129,10 @@ async fn write(client: &Client) -> Result<()> {
     tokio::time::timeout(PATIENCE, client.post(PATH, &body)).await.context("no answer")??.expect(201).map(drop)
 }
 
-/// Removes what was written: a run of hours has thousands of faults.
-pub(super) async fn clear(rig: &Rig) -> Result<()> {
-    let through = *rig.running().first().context("a replica that runs")?;
+/// Removes what was written through these: a run of hours has thousands of faults.
+pub(super) async fn clear(rig: &Rig, ids: &[u16]) -> Result<()> {
     let all = format!("{PATH}?labelSelector={LABEL}");
-    rig.admin(through)?.delete(&all).await?.expect(200).map(drop)
+    rig.admin(*ids.first().context("a replica")?)?.delete(&all).await?.expect(200).map(drop)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ const RESUMES: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Service {
     promise: Promise,
+    spared: Vec<u16>,
     since: Instant,
     canary: Canary,
     probe: Probe,
@@ -30,17 +31,18 @@ impl Service {
     /// When there are too few, or one of them does not run.
     pub fn begin(rig: &Rig, spared: &[u16], promise: Promise) -> Result<Self> {
         let canary = Canary::start(rig.directory(), &rig.pids())?;
-        Ok(Self { promise, since: Instant::now(), canary, probe: Probe::start(rig, spared)? })
+        let (since, probe) = (Instant::now(), Probe::start(rig, spared)?);
+        Ok(Self { promise, spared: spared.to_vec(), since, canary, probe })
     }
 
     /// Ends it, before the fault ends: what was seen, and what of that must not be.
     pub async fn end(self, rig: &Rig) -> Proof {
-        let Self { promise, since, canary, probe } = self;
+        let Self { promise, spared, since, canary, probe } = self;
         let (lasted, withheld) = (since.elapsed(), canary.withheld(&rig.pids()));
         let seen = probe.stop();
         let proof = resumed(&seen, promise, since, lasted, withheld);
         let proof = seen.judged(proof, promise, "a majority serves under the fault", withheld, lasted);
-        match super::probe::clear(rig).await.context("what was written to see whether a majority serves") {
+        match super::probe::clear(rig, &spared).await.context("what was written to see whether a majority serves") {
             Ok(()) => proof,
             Err(error) => Proof { missing: [proof.missing, vec![format!("{error:#}")]].concat(), ..proof },
         }

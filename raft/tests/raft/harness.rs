@@ -220,6 +220,16 @@ impl Cluster {
         std::fs::remove_dir_all(self.nodes[&id].dir.path().join("data")).expect("its directory is there");
     }
 
+    /// Where its peers reach a replica.
+    pub(crate) fn address(&self, id: u64) -> SocketAddr {
+        self.nodes[&id].address
+    }
+
+    /// Starts a replica that does not run behind whoever stands at its address now.
+    pub(crate) async fn restart_at(&mut self, id: u64, listener: TcpListener) {
+        self.open(id, listener).await;
+    }
+
     pub(crate) async fn restart(&mut self, id: u64) {
         let address = self.nodes[&id].address;
         let listener = TcpListener::bind(address).expect("its port is free again");

@@ -5,6 +5,7 @@
 #[path = "../../src/transport/authority.rs"]
 mod authority;
 mod braked;
+mod broken_off;
 mod cluster;
 mod damage;
 mod harness;
