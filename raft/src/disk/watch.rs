@@ -19,9 +19,9 @@ use crate::types::{Metrics, TypeConfig};
 
 /// What a peer said of itself longer ago counts no more.
 const FRESH: Duration = Duration::from_secs(3);
-/// A replica whose disk is slow stands for election only when no leader has been heard from for so long: by then nobody
-/// else will.
-const RELUCTANT: Duration = Duration::from_secs(1);
+/// A replica whose disk is slow stands for election only when no leader has been heard from for so many times as long as anybody
+/// else waits: by then nobody else will.
+const RELUCTANT: u32 = 4;
 
 /// Whom the watch asks and tells.
 pub(crate) struct DiskWatch {
@@ -33,6 +33,8 @@ pub(crate) struct DiskWatch {
     pub(crate) membership: Arc<Membership>,
     /// A sync that takes longer is slow.
     pub(crate) slow: Duration,
+    /// Without a leader for so long every replica stands for election, as far as it may.
+    pub(crate) election: Duration,
     /// A sync that takes longer has stalled for good.
     pub(crate) stalled: Duration,
 }
@@ -124,10 +126,11 @@ impl DiskWatch {
         // A replica that is known to have led last, and answers, may have started again and lead no more: what counts is that
         // somebody beats. Nobody else may be able to lead, since this replica may hold more of the log.
         let leads = self.raft.server_metrics().borrow_watched().state == openraft::ServerState::Leader;
-        if leads || self.disk.followed_within(RELUCTANT) {
+        let reluctant = self.election * RELUCTANT;
+        if leads || self.disk.followed_within(reluctant) {
             shy.led_at = now;
         }
-        let stands = !is_slow || now >= shy.led_at + RELUCTANT;
+        let stands = !is_slow || now >= shy.led_at + reluctant;
         if stands != shy.stands {
             shy.stands = stands;
             self.raft.runtime_config().elect(stands);

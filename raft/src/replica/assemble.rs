@@ -198,6 +198,7 @@ pub(super) async fn assemble(
             peers: Arc::clone(&peers),
             membership,
             slow: Duration::from_millis(options.timing.heartbeat_ms),
+            election: Duration::from_millis(options.timing.election_max_ms),
             stalled: options.disk_stalled,
         };
         let (stopped, requests, hub, reads) =
