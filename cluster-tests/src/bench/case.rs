@@ -70,7 +70,9 @@ const LARGE: usize = 1_024;
 
 /// All of them, in the order in which they are run.
 pub const ALL: [Case; 21] = [
+    // Before anything has been let go of that they could take.
     case(What::Idle, 0, 0),
+    case(What::IdleWatch, 10_000, SMALL),
     load(Work::Put, 256, SMALL),
     load(Work::Put, 256, LARGE),
     load(Work::Put, 1, SMALL),
@@ -85,7 +87,6 @@ pub const ALL: [Case; 21] = [
     load(Work::Get(Freshness::Linear), 1_000, SMALL),
     load(Work::Get(Freshness::Stale), 256, SMALL),
     load(Work::Fanout, 1_000, SMALL),
-    case(What::IdleWatch, 10_000, SMALL),
     case(What::Gap(LeaderLoss::Kill), 2, SMALL),
     case(What::Gap(LeaderLoss::Pause), 2, SMALL),
     case(What::Gap(LeaderLoss::Transfer), 3, SMALL),
