@@ -4,6 +4,7 @@
 //! All keys lie in one cluster range that no directory entry names, so nothing here reaches an object and no surface
 //! reaches what is here. Must not know kinds, routes or how the replica does it.
 
+mod codec;
 mod credentials;
 mod place;
 mod service;
