@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::task::JoinSet;
 
 use super::case::Case;
+use super::client::{Changes, Client};
 use super::load::{self, Spec, Work};
 use super::run::{Plan, slice, spec};
 use super::servers::Servers;
@@ -123,15 +124,25 @@ pub async fn idle(servers: &Servers) -> Result<Idle> {
 }
 
 /// What one watch costs while nothing happens, in KiB, over all servers. Many share a connection, so that the cost of
-/// TLS is next to nothing.
+/// TLS is next to nothing. As many are there before: what servers take for their first ones only is no watch's own, and what they had let go
+/// of is taken up.
 ///
 /// # Errors
 /// When a watch is refused.
 pub async fn idle_watch(plan: &Plan, servers: &Servers, case: &Case) -> Result<f64> {
     let spec: Spec = spec(plan, servers, case, Work::Fanout, 0).await?;
     let connections = load::connections(&spec, case.clients / WATCHES_SHARE).await?;
+    let before = open(&connections, case).await?;
     let sum = || -> Result<u64> { Ok(usage::rss_kib(&spec.pids)?.into_iter().sum()) };
-    let before = sum()?;
+    let without = sum()?;
+    let measured = open(&connections, case).await?;
+    let with = sum()?;
+    drop((before, measured));
+    Ok(as_f64(with.saturating_sub(without)) / as_f64(case.clients as u64))
+}
+
+/// Opens as many watches as the case has clients, and waits until that is all over.
+async fn open(connections: &[Client], case: &Case) -> Result<Vec<Changes>> {
     let mut opening = JoinSet::new();
     for number in 0..case.clients {
         let mut client = connections[number % connections.len()].clone();
@@ -143,7 +154,5 @@ pub async fn idle_watch(plan: &Plan, servers: &Servers, case: &Case) -> Result<f
         open.push(watch??);
     }
     tokio::time::sleep(REST).await;
-    let after = sum()?;
-    drop(open);
-    Ok(as_f64(after.saturating_sub(before)) / as_f64(case.clients as u64))
+    Ok(open)
 }
