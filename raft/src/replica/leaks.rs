@@ -10,7 +10,7 @@ use super::*;
 use crate::settings::Timing;
 use crate::transport::authority::Authority;
 
-const DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Outcomes that may be remembered of a session that has nothing under way: the row in which the next one will stand.
 const IDLE_OUTCOMES_MAX: usize = 128;
@@ -46,7 +46,7 @@ pub(super) async fn leader(replicas: &[Replica]) -> usize {
     TypeConfig::timeout(DEADLINE, found).await.expect("a leader in time")
 }
 
-fn create(name: &str) -> Txn {
+pub(super) fn create(name: &str) -> Txn {
     let key = Key::new("default", "", "configmaps", "default", name).expect("valid");
     Txn::new(vec![Compare::absent(&key)], vec![Op::put(&key, "{}")])
 }

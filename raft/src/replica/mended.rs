@@ -12,10 +12,9 @@ use openraft::network::RPCOption;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{ChangeMembers, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
-use quilt_proto::{Compare, Key, Op};
 use quilt_state::Machine;
 
-use super::leaks::{leader, trio};
+use super::leaks::{DEADLINE, create, leader, trio};
 use super::*;
 use crate::history::Written;
 use crate::log_store::LogStore;
@@ -29,14 +28,7 @@ use crate::transport::Network;
 use crate::transport::authority::Authority;
 use crate::types::{Entry, LogId, Metrics, Node, SnapshotMeta, StoredMembership, Vote, log_id};
 
-const DEADLINE: Duration = Duration::from_secs(30);
-
 type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotData>;
-
-fn create(name: &str) -> Txn {
-    let key = Key::new("default", "", "configmaps", "default", name).expect("valid");
-    Txn::new(vec![Compare::absent(&key)], vec![Op::put(&key, "{}")])
-}
 
 /// The only voter of a control plane of its own, which reaches nobody.
 struct Alone {
