@@ -10,7 +10,7 @@ use quilt_proto::{Op, Txn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::harness::{Cluster, DEADLINE, key, last};
+use crate::harness::{Cluster, DEADLINE, key, last, noise};
 
 /// A connection breaks off behind so many bytes of one direction.
 const BREAKS: u64 = 2 << 20;
@@ -64,17 +64,6 @@ impl Way {
     }
 }
 
-/// Values that do not compress away.
-fn value(seed: u32) -> Vec<u8> {
-    let mut state = u64::from(seed) + 1;
-    std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        state.to_be_bytes()[0]
-    })
-    .take(VALUE)
-    .collect()
-}
-
 /// A replica that was away for longer than the log gets its snapshot over connections of which none carries the whole of it: each goes on
 /// where the one before broke off, so no more is sent twice than the piece that each break cuts through.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -85,7 +74,7 @@ async fn a_snapshot_goes_on_where_it_broke_off() {
     let entrance = cluster.address(away);
     cluster.shut_down(away).await;
     for number in 0..VALUES {
-        let txn = Txn::new(vec![], vec![Op::put(&key(&format!("large-{number}")), value(number))]);
+        let txn = Txn::new(vec![], vec![Op::put(&key(&format!("large-{number}")), noise(number, VALUE))]);
         last(cluster.get(leader).propose(txn, DEADLINE).await.expect("applied"));
     }
     cluster.get(leader).admin().cut_log(0).await.expect("cut").expect("something was let go");

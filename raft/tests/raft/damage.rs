@@ -9,7 +9,7 @@ use quilt_raft::{Consistency, OpenError, Repaired};
 use quilt_state::{Batch, Family, Store};
 use quilt_storage::Home;
 
-use crate::harness::{Cluster, DEADLINE, create, key, last};
+use crate::harness::{Cluster, DEADLINE, create, key, last, noise};
 
 /// The tables of a replica's state, the largest first.
 fn tables(data: &Path) -> Vec<PathBuf> {
@@ -43,14 +43,7 @@ fn flip_in_the_middle(path: &Path) {
 /// Writes values that do not compress away.
 async fn fill(cluster: &Cluster, through: u64, names: std::ops::Range<u32>) {
     for n in names {
-        let mut seed = u64::from(n) + 1;
-        let value: Vec<u8> = std::iter::repeat_with(|| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            seed.to_be_bytes()[0]
-        })
-        .take(2_000)
-        .collect();
-        let txn = Txn::new(vec![], vec![Op::put(&key(&format!("f{n}")), value)]);
+        let txn = Txn::new(vec![], vec![Op::put(&key(&format!("f{n}")), noise(n, 2_000))]);
         last(cluster.get(through).propose(txn, DEADLINE).await.expect("applied"));
     }
 }

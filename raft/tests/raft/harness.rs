@@ -30,6 +30,17 @@ pub(crate) fn create(name: &str) -> Txn {
     Txn::new(vec![Compare::absent(&key(name))], vec![put(name)])
 }
 
+/// A value that does not compress away; another one for each seed.
+pub(crate) fn noise(seed: u32, bytes: usize) -> Vec<u8> {
+    let mut state = u64::from(seed) + 1;
+    std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state.to_be_bytes()[0]
+    })
+    .take(bytes)
+    .collect()
+}
+
 #[allow(clippy::needless_pass_by_value, reason = "the shape of what a proposal gives")]
 pub(crate) fn last(decision: Decision) -> Revision {
     match decision {
