@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
-use cluster_tests::bench::run::{self, Plan};
+use cluster_tests::bench::run::{self, Peer, Plan};
 use cluster_tests::bench::{etcd, load, report};
 use cluster_tests::binary;
 use serde_json::json;
@@ -45,6 +45,9 @@ struct Arguments {
     /// The etcd to compare with; without it there is no peer.
     #[arg(long, value_name = "PATH")]
     etcd: Option<PathBuf>,
+    /// Another build of quiltd to compare with, in the place of etcd: what a change is worth.
+    #[arg(long, value_name = "PATH", conflicts_with = "etcd")]
+    against: Option<PathBuf>,
     /// Where the servers keep their data: what is measured is this disk.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -116,7 +119,7 @@ fn plan(arguments: &Arguments, under: PathBuf) -> Plan {
         long: !quick && arguments.minutes.is_none(),
         rate: arguments.rate,
         under,
-        etcd: arguments.etcd.clone(),
+        peer: arguments.against.clone().map(Peer::Quiltd).or_else(|| arguments.etcd.clone().map(Peer::Etcd)),
     };
     if let Some(minutes) = arguments.minutes {
         let limit = Duration::from_secs(60 * minutes);
@@ -139,8 +142,9 @@ fn about(arguments: &Arguments, plan: &Plan) -> Result<serde_json::Value> {
     let version = Command::new(&quiltd).arg("--version").output().context("quiltd does not run")?;
     ensure!(version.status.success(), "quiltd does not run");
     let version = String::from_utf8_lossy(&version.stdout).trim().to_owned();
-    let peer = match &plan.etcd {
-        Some(path) => format!("etcd {} {}", etcd::version(path)?, etcd::FLAGS.join(" ")),
+    let peer = match &plan.peer {
+        Some(Peer::Etcd(path)) => format!("etcd {} {}", etcd::version(path)?, etcd::FLAGS.join(" ")),
+        Some(Peer::Quiltd(path)) => format!("another build: {}", path.display()),
         None => "etcd: absent".to_owned(),
     };
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

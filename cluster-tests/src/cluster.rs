@@ -81,6 +81,8 @@ pub struct Launch<'a> {
     pub arguments: &'a [&'a str],
     /// Where its directory is made; the system's place for temporary files otherwise.
     pub under: Option<&'a Path>,
+    /// The build of quiltd; the one under test otherwise.
+    pub program: Option<&'a Path>,
 }
 
 /// A running cluster. Dropping it ends every process of it; its directory is kept unless the test has [`passed`](Cluster::passed).
@@ -115,21 +117,22 @@ impl Cluster {
     /// # Errors
     /// When it does not come up, with what it said.
     pub async fn start(shape: Shape) -> Result<Self> {
-        Self::launch(Launch { shape, arguments: &[], under: None }).await
+        Self::launch(Launch { shape, arguments: &[], under: None, program: None }).await
     }
 
     /// The same, with more to say about it.
     ///
     /// # Errors
     /// As [`Cluster::start`].
-    pub async fn launch(Launch { shape, arguments, under }: Launch<'_>) -> Result<Self> {
+    pub async fn launch(Launch { shape, arguments, under, program }: Launch<'_>) -> Result<Self> {
         let mut builder = tempfile::Builder::new();
         builder.prefix("quiltd-test-");
         let directory = under.map_or_else(|| builder.tempdir(), |under| builder.tempdir_in(under))?;
         let data = directory.path().join("dev");
         let said = directory.path().join("dev.log");
         let output = File::create(&said)?;
-        let dev = Command::new(binary::quiltd()?)
+        let program = program.map_or_else(binary::quiltd, |program| Ok(program.to_owned()))?;
+        let dev = Command::new(program)
             .arg("dev")
             .args(["--api-port", "0", "--http-port", "0", "--peer-port", "0"])
             .args(["--replicas", &shape.replicas.to_string(), "--agents", &shape.agents.to_string()])

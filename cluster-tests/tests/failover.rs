@@ -136,7 +136,7 @@ async fn the_leader_is_paused() -> Result<()> {
 async fn a_follower_is_dead_for_a_while() -> Result<()> {
     let arguments = ["--log", "info,openraft=warn"];
     let shape = Shape { replicas: 3, agents: 0 };
-    let mut cluster = Cluster::launch(Launch { shape, arguments: &arguments, under: None }).await?;
+    let mut cluster = Cluster::launch(Launch { shape, arguments: &arguments, under: None, program: None }).await?;
     let leader = cluster.leader().await?;
     let dead = cluster.ids().into_iter().find(|id| *id != leader).context("a follower")?;
     let live: Vec<u16> = cluster.ids().into_iter().filter(|id| *id != dead).collect();

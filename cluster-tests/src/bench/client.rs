@@ -29,13 +29,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 
-/// Who is measured.
+/// Which protocol is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Side {
     /// quiltd.
-    Ours,
+    Quiltd,
     /// etcd.
-    Peer,
+    Etcd,
 }
 
 /// How the servers of one side are reached.
@@ -64,14 +64,14 @@ pub enum Freshness {
 #[derive(Clone, Debug)]
 pub enum Client {
     /// To a replica of quiltd.
-    Ours {
+    Quiltd {
         /// The key-value service.
         kv: QuiltKv<Channel>,
         /// Sent with every call.
         bearer: MetadataValue<Ascii>,
     },
     /// To a member of etcd.
-    Peer {
+    Etcd {
         /// Its connection.
         channel: Channel,
     },
@@ -106,11 +106,11 @@ impl Dial {
         let channel =
             endpoint.connect_with_connector(connector).await.with_context(|| format!("no way to {address}"))?;
         Ok(match self.side {
-            Side::Ours => {
+            Side::Quiltd => {
                 let token = self.token.as_deref().context("quiltd asks for the admin key")?;
-                Client::Ours { kv: QuiltKv::new(channel), bearer: format!("Bearer {token}").parse()? }
+                Client::Quiltd { kv: QuiltKv::new(channel), bearer: format!("Bearer {token}").parse()? }
             }
-            Side::Peer => Client::Peer { channel },
+            Side::Etcd => Client::Etcd { channel },
         })
     }
 
@@ -140,11 +140,11 @@ impl Client {
     /// What the server says.
     pub async fn put(&mut self, key: String, value: Bytes) -> Result<(), Status> {
         match self {
-            Self::Ours { kv, bearer } => {
+            Self::Quiltd { kv, bearer } => {
                 let put = quilt::PutRequest { key, value, expected_revision: None };
                 kv.put(signed(bearer, put)).await.map(drop)
             }
-            Self::Peer { channel } => {
+            Self::Etcd { channel } => {
                 EtcdKv::new(channel.clone()).put(etcd::PutRequest { key: key.into(), value }).await.map(drop)
             }
         }
@@ -156,7 +156,7 @@ impl Client {
     /// What the server says.
     pub async fn get(&mut self, key: String, freshness: Freshness) -> Result<Option<usize>, Status> {
         match self {
-            Self::Ours { kv, bearer } => {
+            Self::Quiltd { kv, bearer } => {
                 let consistency = match freshness {
                     Freshness::Linear => quilt::Consistency::Linearizable,
                     Freshness::Stale => quilt::Consistency::Stale,
@@ -165,7 +165,7 @@ impl Client {
                 let reply = kv.get(signed(bearer, get)).await?.into_inner();
                 Ok(reply.item.map(|item| item.value.len()))
             }
-            Self::Peer { channel } => {
+            Self::Etcd { channel } => {
                 let range = etcd::RangeRequest { key: key.into(), serializable: freshness == Freshness::Stale };
                 let reply = EtcdKv::new(channel.clone()).range(range).await?.into_inner();
                 Ok(reply.kvs.first().map(|item| item.value.len()))
@@ -180,7 +180,7 @@ impl Client {
     pub async fn watch(&mut self, key: String) -> Result<Changes, Status> {
         let ended = || Status::unavailable("the watch ended before it began");
         match self {
-            Self::Ours { kv, bearer } => {
+            Self::Quiltd { kv, bearer } => {
                 let watch = quilt::WatchRequest { what: Some(What::Key(key)), after_revision: 0 };
                 let mut replies = kv.watch(signed(bearer, watch)).await?.into_inner();
                 replies.message().await?.ok_or_else(ended)?;
@@ -188,7 +188,7 @@ impl Client {
                     .map(|reply| Ok(reply?.events.into_iter().filter_map(|event| Some(event.item?.value)).collect()))
                     .boxed())
             }
-            Self::Peer { channel } => {
+            Self::Etcd { channel } => {
                 let create = etcd::WatchCreateRequest { key: key.into() };
                 let union = Some(watch_request::RequestUnion::CreateRequest(create));
                 // The watch lives as long as the requests go on.
@@ -228,8 +228,8 @@ impl Client {
 
     fn etcd_maintenance(&self) -> Result<MaintenanceClient<Channel>, Status> {
         match self {
-            Self::Ours { .. } => Err(Status::unimplemented("quiltd has an operator's API of its own")),
-            Self::Peer { channel } => Ok(MaintenanceClient::new(channel.clone())),
+            Self::Quiltd { .. } => Err(Status::unimplemented("quiltd has an operator's API of its own")),
+            Self::Etcd { channel } => Ok(MaintenanceClient::new(channel.clone())),
         }
     }
 }

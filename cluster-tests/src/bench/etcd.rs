@@ -55,7 +55,7 @@ impl Etcd {
     #[must_use]
     pub fn dial(&self) -> Dial {
         let servers = self.ports.iter().map(|(client, _)| format!("127.0.0.1:{client}")).collect();
-        Dial { side: Side::Peer, servers, authority: self.authority.clone(), token: None }
+        Dial { side: Side::Etcd, servers, authority: self.authority.clone(), token: None }
     }
 
     /// The living members' processes.

@@ -5,14 +5,14 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::pairs::Row;
-use super::run::Results;
+use super::run::{Peer, Results};
 
 /// A table of all rows, and below it what has to be known to judge them.
 #[must_use]
 pub fn table(results: &Results) -> String {
     let mut text = String::new();
-    let _ =
-        writeln!(text, "{:<42} {:>11} {:>11}  {:>6}  {:<15} unit", "row", "quiltd", "etcd", "ratio", "95 % interval");
+    let peer = results.peer.as_ref().map_or("peer", Peer::name);
+    let _ = writeln!(text, "{:<42} {:>11} {peer:>11}  {:>6}  {:<15} unit", "row", "quiltd", "ratio", "95 % interval");
     for row in results.cases.iter().flat_map(|(_, measured)| &measured.rows) {
         let _ = writeln!(text, "{}", line(row));
     }

@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use super::case::{self, Case, LeaderLoss, What};
-use super::client::{Freshness, Side};
+use super::client::Freshness;
 use super::load::{Spec, Told, Work};
 use super::pairs::{Pair, Row};
 use super::servers::Servers;
@@ -46,8 +46,35 @@ pub struct Plan {
     pub rate: Option<u64>,
     /// Where the servers keep their data.
     pub under: PathBuf,
-    /// The program of the peer, when there is one.
-    pub etcd: Option<PathBuf>,
+    /// What is compared with, when there is anything.
+    pub peer: Option<Peer>,
+}
+
+/// What is compared with, by its program.
+#[derive(Clone, Debug)]
+pub enum Peer {
+    /// etcd.
+    Etcd(PathBuf),
+    /// Another build of quiltd: what a change is worth.
+    Quiltd(PathBuf),
+}
+
+impl Peer {
+    /// What it is called in the table.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Etcd(_) => "etcd",
+            Self::Quiltd(_) => "other build",
+        }
+    }
+
+    async fn start(&self, under: &Path) -> Result<Servers> {
+        match self {
+            Self::Etcd(program) => Servers::etcd(program, under).await,
+            Self::Quiltd(program) => Servers::quiltd(Some(program), under).await,
+        }
+    }
 }
 
 impl Plan {
@@ -119,8 +146,8 @@ impl Measured {
 pub struct Results {
     /// In the order they were run.
     pub cases: Vec<(Case, Measured)>,
-    /// The peer's version; `None` when it was absent.
-    pub peer: Option<String>,
+    /// What it was compared with.
+    pub peer: Option<Peer>,
     /// How syncs were counted.
     pub syncs: Option<Method>,
     /// Whether any pairs are missing because of an error.
@@ -146,13 +173,12 @@ impl Sides {
 pub async fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Results> {
     let cases = plan.cases();
     ensure!(!cases.is_empty(), "no row has such a name");
-    let peer_version = plan.etcd.as_deref().map(super::etcd::version).transpose()?;
     say("starting three replicas of quiltd");
-    let ours = Servers::ours(&plan.under).await?;
-    let peer = match &plan.etcd {
-        Some(program) => {
-            say("starting three members of etcd");
-            Some(Servers::peer(program, &plan.under).await?)
+    let ours = Servers::quiltd(None, &plan.under).await?;
+    let peer = match &plan.peer {
+        Some(peer) => {
+            say(&format!("starting three of {}", peer.name()));
+            Some(peer.start(&plan.under).await?)
         }
         None => None,
     };
@@ -192,7 +218,10 @@ pub async fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Results> {
     }
     measured.extend(memory(&sides)?);
     sides.ours.passed();
-    Ok(Results { cases: measured, peer: peer_version, syncs, keys: plan.keys })
+    if let Some(peer) = sides.peer {
+        peer.passed();
+    }
+    Ok(Results { cases: measured, peer: plan.peer.clone(), syncs, keys: plan.keys })
 }
 
 /// Runs one slice in a process of its own.
@@ -247,21 +276,19 @@ async fn load(plan: &Plan, sides: &Sides, case: &Case, work: Work, say: &mut dyn
     let mut kept: Vec<(Told, Option<Told>)> = Vec::new();
     let mut probes = Vec::new();
     let (mut foreign, mut stolen) = (Vec::new(), Vec::new());
-    let (mut discarded, mut errors, mut error) = (0, (0, 0), None);
+    let (mut discarded, mut errors, mut error) = (0, (0_u64, 0_u64), None);
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
     for number in 0..plan.pairs {
         let mut told = Vec::new();
         let mut pair_probes = Vec::new();
-        for servers in sides.each() {
+        for (place, servers) in sides.each().enumerate() {
             pair_probes.push(probe::sync_time(&plan.under)?);
             let one = slice(&spec(plan, servers, case, work, number).await?).await?;
             let time = one.elapsed_us + u64::try_from(SETTLE.as_micros()).unwrap_or(0);
             foreign.push(one.foreign_cpu_us * 100 / (time * processors).max(1));
             stolen.push(one.stolen_cpu_us * 100 / (time * processors).max(1));
-            match servers.side() {
-                Side::Ours => errors.0 += one.errors,
-                Side::Peer => errors.1 += one.errors,
-            }
+            let count = if place == 0 { &mut errors.0 } else { &mut errors.1 };
+            *count += one.errors;
             error = error.or_else(|| one.error.clone());
             told.push(one);
         }
@@ -310,21 +337,19 @@ fn middle<T: Ord + Copy>(mut values: Vec<T>) -> Option<T> {
 /// Syncs per put and server, in slices of their own.
 async fn count_syncs(plan: &Plan, sides: &Sides, case: &Case, method: Method) -> Result<Measured> {
     let mut pairs = Vec::new();
-    let mut errors = (0, 0);
+    let mut errors = (0_u64, 0_u64);
     let mut error = None;
     for number in 0..SYNC_PAIRS {
         let mut values = Vec::new();
-        for servers in sides.each() {
+        for (place, servers) in sides.each().enumerate() {
             // Everything the load writes is counted, so everything that is counted must be measured.
             let mut spec = spec(plan, servers, case, Work::Put, number).await?;
             spec.warm_ms = 0;
             let counting = Counting::start(method, &spec.pids)?;
             let told = slice(&spec).await?;
             let calls = counting.stop()?;
-            match servers.side() {
-                Side::Ours => errors.0 += told.errors,
-                Side::Peer => errors.1 += told.errors,
-            }
+            let count = if place == 0 { &mut errors.0 } else { &mut errors.1 };
+            *count += told.errors;
             error = error.or_else(|| told.error.clone());
             #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
             values.push(calls as f64 / 3.0 / told.done.max(1) as f64);

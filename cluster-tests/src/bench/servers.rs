@@ -19,39 +19,31 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub enum Servers {
     /// quiltd.
-    Ours(Box<Cluster>),
+    Quiltd(Box<Cluster>),
     /// etcd.
-    Peer(Etcd),
+    Etcd(Etcd),
 }
 
 impl Servers {
-    /// Three replicas of quiltd with their key-value service switched on.
+    /// Three replicas of a build of quiltd, by default of the one under test, with their key-value service switched on.
     ///
     /// # Errors
     /// When they do not become ready.
-    pub async fn ours(under: &Path) -> Result<Self> {
-        let launch = Launch { shape: Shape { replicas: 3, agents: 0 }, arguments: &["--kv-api"], under: Some(under) };
+    pub async fn quiltd(program: Option<&Path>, under: &Path) -> Result<Self> {
+        let shape = Shape { replicas: 3, agents: 0 };
+        let launch = Launch { shape, arguments: &["--kv-api"], under: Some(under), program };
         let cluster = Cluster::launch(launch).await?;
-        Ok(Self::Ours(Box::new(cluster)))
+        Ok(Self::Quiltd(Box::new(cluster)))
     }
 
     /// Three members of etcd.
     ///
     /// # Errors
     /// When they do not become ready.
-    pub async fn peer(program: &Path, under: &Path) -> Result<Self> {
-        let servers = Self::Peer(Etcd::start(program, &under.join("etcd"))?);
+    pub async fn etcd(program: &Path, under: &Path) -> Result<Self> {
+        let servers = Self::Etcd(Etcd::start(program, &under.join("etcd"))?);
         servers.settled().await?;
         Ok(servers)
-    }
-
-    /// Whose they are.
-    #[must_use]
-    pub const fn side(&self) -> Side {
-        match self {
-            Self::Ours(_) => Side::Ours,
-            Self::Peer(_) => Side::Peer,
-        }
     }
 
     /// How clients reach them.
@@ -60,19 +52,19 @@ impl Servers {
     /// When an address is not as expected.
     pub fn dial(&self) -> Result<Dial> {
         match self {
-            Self::Ours(cluster) => {
+            Self::Quiltd(cluster) => {
                 let replicas = cluster.manifest().replicas.iter();
                 let servers = replicas
                     .map(|replica| replica.api.strip_prefix("https://").map(str::to_owned).context("an https address"))
                     .collect::<Result<_>>()?;
                 Ok(Dial {
-                    side: Side::Ours,
+                    side: Side::Quiltd,
                     servers,
                     authority: cluster.authority().to_owned(),
                     token: Some(cluster.manifest().admin_token.clone()),
                 })
             }
-            Self::Peer(etcd) => Ok(etcd.dial()),
+            Self::Etcd(etcd) => Ok(etcd.dial()),
         }
     }
 
@@ -80,8 +72,8 @@ impl Servers {
     #[must_use]
     pub fn pids(&self) -> Vec<i32> {
         match self {
-            Self::Ours(cluster) => cluster.pids(),
-            Self::Peer(etcd) => etcd.pids(),
+            Self::Quiltd(cluster) => cluster.pids(),
+            Self::Etcd(etcd) => etcd.pids(),
         }
     }
 
@@ -91,14 +83,14 @@ impl Servers {
     /// When that does not come about in time.
     pub async fn settled(&self) -> Result<usize> {
         match self {
-            Self::Ours(cluster) => {
+            Self::Quiltd(cluster) => {
                 for id in cluster.ids() {
                     cluster.ready(id).await?;
                 }
                 let leader = cluster.leader().await?;
                 cluster.ids().iter().position(|id| *id == leader).context("a leader among the replicas")
             }
-            Self::Peer(etcd) => {
+            Self::Etcd(etcd) => {
                 let members = etcd.dial().servers.len();
                 until("a leader of etcd and three members that know it", || async {
                     let mut leader = None;
@@ -121,8 +113,8 @@ impl Servers {
     /// When it does not in time.
     pub async fn serving(&self, server: usize) -> Result<()> {
         match self {
-            Self::Ours(cluster) => cluster.ready(id(cluster, server)?).await,
-            Self::Peer(etcd) => {
+            Self::Quiltd(cluster) => cluster.ready(id(cluster, server)?).await,
+            Self::Etcd(etcd) => {
                 let dial = etcd.dial();
                 until("a member that serves", || async {
                     // A read that the leader has to confirm: what a replica's own readiness means.
@@ -145,10 +137,10 @@ impl Servers {
     pub async fn term(&self) -> Result<u64> {
         let leader = self.settled().await?;
         match self {
-            Self::Ours(cluster) => {
+            Self::Quiltd(cluster) => {
                 cluster.status(id(cluster, leader)?).await?["term"].as_u64().context("a term in the status")
             }
-            Self::Peer(etcd) => Ok(etcd_look(etcd, leader).await?.term),
+            Self::Etcd(etcd) => Ok(etcd_look(etcd, leader).await?.term),
         }
     }
 
@@ -158,11 +150,11 @@ impl Servers {
     /// When it does not run.
     pub async fn kill(&mut self, server: usize) -> Result<()> {
         match self {
-            Self::Ours(cluster) => {
+            Self::Quiltd(cluster) => {
                 let id = id(cluster, server)?;
                 cluster.kill(id).await
             }
-            Self::Peer(etcd) => etcd.kill(server),
+            Self::Etcd(etcd) => etcd.kill(server),
         }
     }
 
@@ -172,11 +164,11 @@ impl Servers {
     /// When it cannot be started.
     pub fn restart(&mut self, server: usize) -> Result<()> {
         match self {
-            Self::Ours(cluster) => {
+            Self::Quiltd(cluster) => {
                 let id = id(cluster, server)?;
                 cluster.restart(id)
             }
-            Self::Peer(etcd) => etcd.begin(server),
+            Self::Etcd(etcd) => etcd.begin(server),
         }
     }
 
@@ -186,8 +178,8 @@ impl Servers {
     /// When it does not run.
     pub fn pause(&self, server: usize) -> Result<()> {
         match self {
-            Self::Ours(cluster) => cluster.pause(id(cluster, server)?),
-            Self::Peer(etcd) => etcd.signal(server, Signal::STOP),
+            Self::Quiltd(cluster) => cluster.pause(id(cluster, server)?),
+            Self::Etcd(etcd) => etcd.signal(server, Signal::STOP),
         }
     }
 
@@ -197,8 +189,8 @@ impl Servers {
     /// When it does not run.
     pub fn resume(&self, server: usize) -> Result<()> {
         match self {
-            Self::Ours(cluster) => cluster.resume(id(cluster, server)?),
-            Self::Peer(etcd) => etcd.signal(server, Signal::CONT),
+            Self::Quiltd(cluster) => cluster.resume(id(cluster, server)?),
+            Self::Etcd(etcd) => etcd.signal(server, Signal::CONT),
         }
     }
 
@@ -209,11 +201,11 @@ impl Servers {
     pub async fn transfer(&self, leader: usize) -> Result<()> {
         let next = (leader + 1) % self.pids().len();
         match self {
-            Self::Ours(cluster) => {
+            Self::Quiltd(cluster) => {
                 let to = json!({ "to": id(cluster, next)? });
                 cluster.admin(id(cluster, leader)?)?.post("/api/admin/leader", &to).await?.expect(200).map(drop)
             }
-            Self::Peer(etcd) => {
+            Self::Etcd(etcd) => {
                 let to = etcd_look(etcd, next).await?.id;
                 Ok(etcd.dial().connect(leader).await?.etcd_move_leader(to).await?)
             }
@@ -222,7 +214,7 @@ impl Servers {
 
     /// All was well: nothing is kept.
     pub fn passed(self) {
-        if let Self::Ours(cluster) = self {
+        if let Self::Quiltd(cluster) = self {
             cluster.passed();
         }
     }

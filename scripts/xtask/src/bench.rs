@@ -47,8 +47,9 @@ pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> Result<()> {
     let program = place.join("examples/store");
     let mut store = Command::new(&program);
     store.env("QUILTD_BIN", place.join("quiltd")).args(["--built", &built()]);
-    // One that is named there is taken as it is.
-    let named = |argument: &OsString| argument.to_string_lossy().starts_with("--etcd");
+    // What is named there is taken as it is.
+    let named =
+        |argument: &OsString| ["--etcd", "--against"].iter().any(|flag| argument.to_string_lossy().starts_with(flag));
     if !arguments.iter().any(named) {
         match etcd() {
             Ok(etcd) => {
