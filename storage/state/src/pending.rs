@@ -138,10 +138,16 @@ impl<'a, S: Store + ?Sized> Pending<'a, S> {
         if newest.malformed { Err(ApplyError::Broken("a version row has a malformed key")) } else { Ok(()) }
     }
 
-    /// Reads the latest versions of keys that the coming commands name and that are not at hand, all at once: one by one
-    /// each would cost a cursor of the store. What is not read here is read when it is asked for.
+    /// Gets the latest versions of keys that the coming commands name: those at hand, and the others by one reading, since one
+    /// by one each would cost a cursor of the store. What is not got here is read when it is asked for.
     pub(crate) fn prefetch(&mut self, mut keys: Vec<&Bytes>) -> Result<(), ApplyError> {
-        keys.retain(|key| self.recent.get(key).is_none());
+        keys.retain(|key| match self.recent.get(key) {
+            Some(head) => {
+                self.heads.insert(Bytes::clone(key), Some(head.clone()));
+                false
+            }
+            None => true,
+        });
         keys.sort_unstable();
         keys.dedup();
         let places: Vec<Bytes> = keys.iter().map(|key| row::newest_version(key)).collect();
@@ -168,10 +174,12 @@ impl<'a, S: Store + ?Sized> Pending<'a, S> {
 
     /// The latest version of `key`, expired or not; `None` when absent or deleted.
     pub(crate) fn head(&self, key: &[u8]) -> Result<Option<Head>, ApplyError> {
-        match (self.heads.get(key), self.recent.get(key)) {
-            (Some(head), _) => Ok(head.clone()),
-            (None, Some(head)) => Ok(Some(head.clone())),
-            (None, None) => head_in(self.store, key),
+        if let Some(head) = self.heads.get(key) {
+            return Ok(head.clone());
+        }
+        match self.recent.get(key) {
+            Some(head) => Ok(Some(head.clone())),
+            None => head_in(self.store, key),
         }
     }
 
