@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use futures::FutureExt;
+use futures::future::Either;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -49,18 +51,20 @@ pub(crate) struct Surface {
 }
 
 impl Surface {
-    async fn answer(
-        self,
+    /// What is given back is small: it is moved several times on its way into a task.
+    fn answer(
+        &self,
         mut request: Request<Incoming>,
         peer: SocketAddr,
-        certificate: PeerCertificate,
-    ) -> Result<Response<Body>, Abandoned> {
-        if let Some(kv) = self.kv.filter(|_| Kv::serves(request.uri().path())) {
-            return Ok(kv.answer(request).await);
+        certificate: &PeerCertificate,
+    ) -> impl Future<Output = Result<Response<Body>, Abandoned>> + Send + use<> {
+        if let Some(kv) = self.kv.as_ref().filter(|_| Kv::serves(request.uri().path())) {
+            return Either::Left(kv.answer(request).map(Ok));
         }
         request.extensions_mut().insert(ConnectInfo(peer));
-        request.extensions_mut().insert(certificate);
-        self.server.handle(request.map(Body::new)).await
+        request.extensions_mut().insert(certificate.clone());
+        let server = self.server.clone();
+        Either::Right(async move { server.handle(request.map(Body::new)).await }.boxed())
     }
 }
 
@@ -140,8 +144,8 @@ async fn connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service =
-        service_fn(move |request| surface.clone().answer(request, peer, PeerCertificate(certificate.clone())));
+    let certificate = PeerCertificate(certificate);
+    let service = service_fn(move |request| surface.answer(request, peer, &certificate));
     let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     if let Err(error) = watcher.watch(served.into_owned()).await {
         tracing::debug!(%peer, %error, "connection ended");

@@ -27,6 +27,7 @@ mod wire {
 
 use axum::body::Body;
 use axum::http::{Request, Response};
+use futures::FutureExt;
 use hyper::body::Incoming;
 use quilt_raft::Replica;
 use tower::Service as _;
@@ -68,8 +69,8 @@ impl Kv {
     }
 
     /// Answers one request.
-    pub(crate) async fn answer(mut self, request: Request<Incoming>) -> Response<Body> {
-        let Ok(response) = self.server.call(request).await;
-        response.map(Body::new)
+    pub(crate) fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send + use<> {
+        let answered = self.server.clone().call(request);
+        answered.map(|Ok(response)| response.map(Body::new))
     }
 }
