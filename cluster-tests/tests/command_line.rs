@@ -49,6 +49,22 @@ async fn failures_are_told_with_their_code_and_what_to_do() -> Result<()> {
     Ok(())
 }
 
+/// A replica has the allocator's settings of decision 33, in the process that was started: nothing of it is a second one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_runs_with_its_allocator_settled() -> Result<()> {
+    let cluster = Cluster::start(Shape { replicas: 1, agents: 0 }).await?;
+    let told = cluster.replica(1)?;
+    let pid = told.pid.context("the replica lives")?;
+    let of = |what: &str| std::fs::read(format!("/proc/{pid}/{what}"));
+    let environment = String::from_utf8(of("environ")?)?;
+    ensure!(environment.contains("GLIBC_TUNABLES=glibc.malloc.hugetlb=1:"), "{environment:?}");
+    let arguments = String::from_utf8(of("cmdline")?)?;
+    ensure!(arguments.split_terminator('\0').eq(told.argv.iter().map(String::as_str)), "{arguments:?}");
+    ensure!(String::from_utf8(of("comm")?)?.trim() == "quiltd");
+    cluster.passed();
+    Ok(())
+}
+
 /// A tenant from its first key to its end, by its name; what a script asks for is all that is on standard output.
 #[tokio::test(flavor = "multi_thread")]
 async fn tenants_and_clusters_are_kept_from_the_command_line() -> Result<()> {

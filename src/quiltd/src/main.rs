@@ -14,6 +14,7 @@ mod join;
 mod kv;
 mod listener;
 mod log;
+mod malloc;
 mod operator;
 mod output;
 mod secret;

@@ -11,6 +11,7 @@ use crate::exit::Failure;
 use crate::host;
 use crate::join::Joining;
 use crate::log;
+use crate::malloc;
 
 /// Run one replica of a control plane.
 ///
@@ -129,7 +130,11 @@ impl Server {
     }
 
     pub(crate) fn run(self, directives: &str) -> anyhow::Result<()> {
+        let settled = malloc::settle();
         log::start(directives)?;
+        if let Err(error) = settled {
+            tracing::warn!(%error, "the allocator keeps its usual settings");
+        }
         let address = self.peer_address();
         if let (Some(url), Some(token_file)) = (&self.join, &self.token_file) {
             let joining = self.joining(url.clone(), token_file.clone(), self.peer_address()?)?;
