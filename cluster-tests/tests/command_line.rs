@@ -57,7 +57,9 @@ async fn a_replica_runs_with_its_allocator_settled() -> Result<()> {
     let pid = told.pid.context("the replica lives")?;
     let of = |what: &str| std::fs::read(format!("/proc/{pid}/{what}"));
     let environment = String::from_utf8(of("environ")?)?;
-    ensure!(environment.contains("GLIBC_TUNABLES=glibc.malloc.hugetlb=1:"), "{environment:?}");
+    // What reads the settings may take them apart where they stand.
+    ensure!(environment.contains("GLIBC_TUNABLES=glibc.malloc.hugetlb=1"), "{environment:?}");
+    ensure!(environment.contains("glibc.malloc.arena_max="), "{environment:?}");
     let arguments = String::from_utf8(of("cmdline")?)?;
     ensure!(arguments.split_terminator('\0').eq(told.argv.iter().map(String::as_str)), "{arguments:?}");
     ensure!(String::from_utf8(of("comm")?)?.trim() == "quiltd");

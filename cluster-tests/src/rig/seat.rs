@@ -13,9 +13,6 @@ use crate::fault::layer::Layer;
 /// `quiltd` stops when its standard input ends, if this is set: a harness that was killed leaves nothing behind.
 pub(super) const FOLLOW_STDIN: &str = "QUILTD_STOP_WITH_STDIN";
 
-/// As the installed service has it.
-const ARENAS: (&str, &str) = ("MALLOC_ARENA_MAX", "2");
-
 /// Whether a replica has a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -96,7 +93,7 @@ impl Seat {
         ensure!(self.process.is_none(), "the replica of {} runs already", self.data.display());
         let output = OpenOptions::new().append(true).create(true).open(&self.log)?;
         let mut command = Command::new(&self.binary);
-        command.args(&self.arguments).env(FOLLOW_STDIN, "1").env(ARENAS.0, ARENAS.1);
+        command.args(&self.arguments).env(FOLLOW_STDIN, "1");
         if let Some(layer) = &self.layer {
             command.envs(layer.environment());
         }

@@ -22,9 +22,6 @@ use crate::tls::files;
 /// ended. A replica started by hand from `dev.json` does not have it.
 pub(crate) const FOLLOW_STDIN: &str = "QUILTD_STOP_WITH_STDIN";
 
-/// As the installed service has it: with a heap for each thread glibc keeps a tenth more memory under load, for nothing.
-const ARENAS: (&str, &str) = ("MALLOC_ARENA_MAX", "2");
-
 /// How long children may take to stop before they are killed.
 const STOP_GRACE: Duration = Duration::from_secs(15);
 /// Pause between looks at the children.
@@ -78,8 +75,7 @@ impl Child {
     fn new(name: String, arguments: Vec<String>, log: &str) -> Self {
         // The running binary's own path; /proc names it even when it was started through PATH.
         let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("quiltd"));
-        let environment =
-            BTreeMap::from([("QUILTD_LOG", log), ARENAS].map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let environment = BTreeMap::from([("QUILTD_LOG".to_owned(), log.to_owned())]);
         Self { name, program, arguments, environment, process: None }
     }
 
