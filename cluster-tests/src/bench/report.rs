@@ -11,7 +11,7 @@ use super::run::{Peer, Results};
 #[must_use]
 pub fn table(results: &Results) -> String {
     let mut text = String::new();
-    let peer = results.peer.as_ref().map_or("peer", Peer::name);
+    let peer = results.peer.as_ref().map_or("etcd", Peer::name);
     let _ = writeln!(text, "{:<42} {:>11} {peer:>11}  {:>6}  {:<15} unit", "row", "quiltd", "ratio", "95 % interval");
     for row in results.cases.iter().flat_map(|(_, measured)| &measured.rows) {
         let _ = writeln!(text, "{}", line(row));
@@ -32,9 +32,10 @@ pub fn table(results: &Results) -> String {
         if let Some(percent) = measured.stolen_percent.filter(|percent| *percent > 0) {
             notes.push(format!("{percent} % were kept by the machine's host"));
         }
-        if measured.errors != (0, 0) {
-            let error = measured.error.as_deref().unwrap_or_default();
-            notes.push(format!("errors {} and {} ({error})", measured.errors.0, measured.errors.1));
+        let failures = &measured.failures;
+        if failures.ours + failures.peer > 0 {
+            let error = failures.first.as_deref().unwrap_or_default();
+            notes.push(format!("errors {} and {} ({error})", failures.ours, failures.peer));
         }
         let _ = writeln!(text, "{name}: {}", notes.join(", "));
     }
@@ -68,9 +69,9 @@ pub fn json(results: &Results, about: &Value) -> Value {
             "row": case.rows().first(),
             "pairs": measured.pairs,
             "discarded": measured.discarded,
-            "errors_ours": measured.errors.0,
-            "errors_peer": measured.errors.1,
-            "error": measured.error,
+            "errors_ours": measured.failures.ours,
+            "errors_peer": measured.failures.peer,
+            "error": measured.failures.first,
             "sync_probe_us": measured.probe.map(|probe| probe.as_micros()),
             "foreign_cpu_percent": measured.foreign_percent,
             "stolen_cpu_percent": measured.stolen_percent,

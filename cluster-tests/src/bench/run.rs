@@ -104,6 +104,27 @@ impl Plan {
     }
 }
 
+/// Requests that failed.
+#[derive(Clone, Debug, Default)]
+pub struct Failures {
+    /// Of ours.
+    pub ours: u64,
+    /// Of the peer.
+    pub peer: u64,
+    /// What the first one said, whose ever it was.
+    pub first: Option<String>,
+}
+
+impl Failures {
+    fn note(&mut self, (ours, peer): &(Told, Option<Told>)) {
+        self.ours += ours.errors;
+        self.peer += peer.as_ref().map_or(0, |peer| peer.errors);
+        if self.first.is_none() {
+            self.first = ours.error.clone().or_else(|| peer.as_ref()?.error.clone());
+        }
+    }
+}
+
 /// What came of one case.
 #[derive(Clone, Debug)]
 pub struct Measured {
@@ -113,10 +134,8 @@ pub struct Measured {
     pub pairs: usize,
     /// Because the disk was too different in their slices.
     pub discarded: usize,
-    /// Requests that failed, of both sides, and what the first one said.
-    pub errors: (u64, u64),
-    /// The first error of either side.
-    pub error: Option<String>,
+    /// What failed in all of them.
+    pub failures: Failures,
     /// Median of the disk's probes.
     pub probe: Option<Duration>,
     /// The host's processors' time that went to others, in percent of all of it.
@@ -132,8 +151,7 @@ impl Measured {
             rows,
             pairs,
             discarded: 0,
-            errors: (0, 0),
-            error: None,
+            failures: Failures { ours: 0, peer: 0, first: None },
             probe: None,
             foreign_percent: None,
             stolen_percent: None,
@@ -177,7 +195,7 @@ pub async fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Results> {
     let ours = Servers::quiltd(None, &plan.under).await?;
     let peer = match &plan.peer {
         Some(peer) => {
-            say(&format!("starting three of {}", peer.name()));
+            say(&format!("starting what it is compared with: {}", peer.name()));
             Some(peer.start(&plan.under).await?)
         }
         None => None,
@@ -276,20 +294,17 @@ async fn load(plan: &Plan, sides: &Sides, case: &Case, work: Work, say: &mut dyn
     let mut kept: Vec<(Told, Option<Told>)> = Vec::new();
     let mut probes = Vec::new();
     let (mut foreign, mut stolen) = (Vec::new(), Vec::new());
-    let (mut discarded, mut errors, mut error) = (0, (0_u64, 0_u64), None);
+    let (mut discarded, mut failures) = (0, Failures::default());
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
     for number in 0..plan.pairs {
         let mut told = Vec::new();
         let mut pair_probes = Vec::new();
-        for (place, servers) in sides.each().enumerate() {
+        for servers in sides.each() {
             pair_probes.push(probe::sync_time(&plan.under)?);
             let one = slice(&spec(plan, servers, case, work, number).await?).await?;
             let time = one.elapsed_us + u64::try_from(SETTLE.as_micros()).unwrap_or(0);
             foreign.push(one.foreign_cpu_us * 100 / (time * processors).max(1));
             stolen.push(one.stolen_cpu_us * 100 / (time * processors).max(1));
-            let count = if place == 0 { &mut errors.0 } else { &mut errors.1 };
-            *count += one.errors;
-            error = error.or_else(|| one.error.clone());
             told.push(one);
         }
         let (least, most) = (pair_probes.iter().min().copied(), pair_probes.iter().max().copied());
@@ -297,6 +312,7 @@ async fn load(plan: &Plan, sides: &Sides, case: &Case, work: Work, say: &mut dyn
         let even = least.zip(most).is_none_or(|(least, most)| most <= least * PROBE_FACTOR);
         let mut told = told.into_iter();
         let pair = (told.next().context("a slice of ours")?, told.next());
+        failures.note(&pair);
         say(&progress(case, number, &pair, even));
         if even {
             kept.push(pair);
@@ -313,8 +329,7 @@ async fn load(plan: &Plan, sides: &Sides, case: &Case, work: Work, say: &mut dyn
         rows: rows.collect(),
         pairs: kept.len(),
         discarded,
-        errors,
-        error,
+        failures,
         probe: middle(probes),
         foreign_percent: middle(foreign),
         stolen_percent: middle(stolen),
@@ -337,28 +352,27 @@ fn middle<T: Ord + Copy>(mut values: Vec<T>) -> Option<T> {
 /// Syncs per put and server, in slices of their own.
 async fn count_syncs(plan: &Plan, sides: &Sides, case: &Case, method: Method) -> Result<Measured> {
     let mut pairs = Vec::new();
-    let mut errors = (0_u64, 0_u64);
-    let mut error = None;
+    let mut failures = Failures::default();
     for number in 0..SYNC_PAIRS {
-        let mut values = Vec::new();
-        for (place, servers) in sides.each().enumerate() {
+        let (mut values, mut slices) = (Vec::new(), Vec::new());
+        for servers in sides.each() {
             // Everything the load writes is counted, so everything that is counted must be measured.
             let mut spec = spec(plan, servers, case, Work::Put, number).await?;
             spec.warm_ms = 0;
             let counting = Counting::start(method, &spec.pids)?;
             let told = slice(&spec).await?;
             let calls = counting.stop()?;
-            let count = if place == 0 { &mut errors.0 } else { &mut errors.1 };
-            *count += told.errors;
-            error = error.or_else(|| told.error.clone());
             #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
             values.push(calls as f64 / 3.0 / told.done.max(1) as f64);
+            slices.push(told);
         }
+        let mut slices = slices.into_iter();
+        failures.note(&(slices.next().context("a slice of ours")?, slices.next()));
         let mut values = values.into_iter();
         pairs.push(Pair { ours: values.next().context("a slice of ours")?, peer: values.next() });
     }
     let row = Row::of(format!("fsyncs-per-commit/{}", case.size()), "syncs", &pairs);
-    Ok(Measured { errors, error, ..Measured::counted(row.into_iter().collect(), pairs.len()) })
+    Ok(Measured { failures, ..Measured::counted(row.into_iter().collect(), pairs.len()) })
 }
 
 async fn gaps(

@@ -1,7 +1,7 @@
 //! How the C library's allocator, which all of a replica's memory comes from, is set ([decision 33](../../../docs/decisions)).
 //!
-//! A replica's memory is some hundred megabytes that are looked into at random, and half of the time that takes is finding the
-//! pages: on huge ones it is gone. The settings are read before the first line of a program runs, so a replica that was
+//! A replica's memory is some hundred megabytes that are looked into at random, and finding the pages takes its part of that: less
+//! of it on huge ones. The settings are read before the first line of a program runs, so a replica that was
 //! started without them starts itself once more in its own place. Must not know what is allocated.
 
 use std::ffi::OsString;
