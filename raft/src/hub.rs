@@ -325,6 +325,13 @@ impl EventStream {
         if quiet { self.position.max(ring.head) } else { self.position }
     }
 
+    /// The newest revision that watches of this replica are told of, ours among them: whatever was answered before is
+    /// not above it.
+    #[must_use]
+    pub fn head(&self) -> Revision {
+        self.hub.ring.lock().head
+    }
+
     /// Refuses a start below the floor even where the ring could still serve it: the floor in force is the promise.
     fn admit(&mut self) -> Result<(), WatchError> {
         if self.admitted {

@@ -26,6 +26,8 @@ pub(super) struct Queue {
     later: BTreeMap<(Instant, u64), Work>,
     due: HashMap<Work, (Instant, u64)>,
     failures: HashMap<Work, u32>,
+    /// Before the view has reached this, it may still bring work.
+    awaited: Revision,
     sequence: u64,
 }
 
@@ -104,7 +106,13 @@ impl Queue {
     pub(super) fn wrote(&mut self, work: &Work, revision: Revision) {
         self.failures.remove(work);
         self.written.insert(work.clone(), revision);
+        self.expect(revision);
         self.give_back(work);
+    }
+
+    /// What happened up to `revision` may make work: the queue is not quiet before the view has reached it.
+    pub(super) fn expect(&mut self, revision: Revision) {
+        self.awaited = self.awaited.max(revision);
     }
 
     /// Not handled: again after a pause that doubles with every failure.
@@ -126,9 +134,11 @@ impl Queue {
         !self.ready.is_empty()
     }
 
-    /// Nothing is ready, busy or behind, and nothing waits after a failure.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.ready.is_empty() && self.busy.is_empty() && self.behind.is_empty() && self.failures.is_empty()
+    /// Nothing is ready, busy or behind, nothing waits after a failure, and the view, at `reached`, knows all that was
+    /// written: a write makes work for other keys, and only the view brings it.
+    pub(super) fn is_quiet(&self, reached: Revision) -> bool {
+        let idle = self.ready.is_empty() && self.busy.is_empty() && self.behind.is_empty() && self.failures.is_empty();
+        idle && self.awaited <= reached
     }
 
     /// Pieces of work not yet done, delayed ones aside.
@@ -173,6 +183,25 @@ mod tests {
         assert_eq!(queue.pop(now, Revision::new(8)), Some(work("b")));
         assert_eq!(queue.pop(now, Revision::new(8)), None);
         assert_eq!(queue.pop(now, Revision::new(9)), Some(work("a")));
+    }
+
+    /// What was written may make work until the view has reached it; so may what happened before somebody asked.
+    #[test]
+    fn a_queue_is_quiet_when_the_view_knows_all_that_was_written() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        assert!(queue.is_quiet(Revision::ZERO));
+        queue.push(work("a"));
+        assert!(!queue.is_quiet(Revision::new(4)), "ready");
+        assert!(queue.pop(now, Revision::new(4)).is_some());
+        assert!(!queue.is_quiet(Revision::new(4)), "busy");
+        queue.wrote(&work("a"), Revision::new(9));
+        assert!(!queue.is_quiet(Revision::new(8)), "its own write may concern others");
+        assert!(queue.is_quiet(Revision::new(9)));
+        queue.expect(Revision::new(11));
+        assert!(!queue.is_quiet(Revision::new(10)));
+        queue.expect(Revision::new(3));
+        assert!(!queue.is_quiet(Revision::new(10)), "a lower one takes nothing back");
+        assert!(queue.is_quiet(Revision::new(11)));
     }
 
     /// Failures back off, and an earlier wish replaces a later one.

@@ -120,7 +120,7 @@ impl Runner {
                 }
                 Some(done) = self.in_flight.next(), if !self.in_flight.is_empty() => self.settle(done)?,
                 () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
-                Some(force) = self.heard.forced.recv() => self.start_forced(force),
+                Some(force) = self.heard.forced.recv() => self.start_forced(force, events.head()),
                 Some(notice) = self.heard.told.recv() => self.nodes.add(notice),
                 changed = self.heard.settings.changed() => {
                     if changed.is_err() {
@@ -366,14 +366,16 @@ impl Runner {
         Ok(())
     }
 
-    fn start_forced(&mut self, force: Force) {
+    /// Looks at everything now, and at what the changes up to `head` make: whoever asks has seen those.
+    fn start_forced(&mut self, force: Force, head: Revision) {
         self.forced.push(force);
+        self.queue.expect(head);
         self.everything();
     }
 
     /// A forced run ends when nothing is left to do.
     fn answer_forced(&mut self) {
-        if !self.forced.is_empty() && self.queue.is_quiet() {
+        if !self.forced.is_empty() && self.queue.is_quiet(self.cluster.revision()) {
             for force in self.forced.drain(..) {
                 // Whoever asked may have gone; the work is done all the same.
                 let _ = force.send(());
