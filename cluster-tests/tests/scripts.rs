@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 /// What every machine has, as far as the scripts use it.
-const USUAL: &[&str] = &["bash", "env", "dirname", "sed", "cat", "head", "cut", "mkdir"];
+const USUAL: &[&str] = &["bash", "env", "dirname", "sed", "cat", "head", "cut", "mkdir", "find", "rm"];
 
 /// A machine: what is on its `PATH`.
 struct Machine {
@@ -119,5 +119,29 @@ fn other_systems_are_told_what_is_needed() -> Result<()> {
     std::fs::remove_file(machine.path("bin/apt-get"))?;
     let output = machine.run("test", &["--yes"])?;
     ensure!(output.status.code() == Some(2) && said(&output).contains("Install their like"), "{output:?}");
+    Ok(())
+}
+
+/// What cargo has built of another clone does not count as this one's, and of the same one it stays; dependencies always do.
+#[test]
+fn results_of_another_clone_are_forgotten() -> Result<()> {
+    let clone = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
+    let toolchain = std::fs::read_to_string(clone.join("rust-toolchain.toml"))?;
+    let channel = toolchain.lines().find_map(|line| line.strip_prefix("channel = ")).context("a channel is set")?;
+    let rustc = format!("echo rustc {channel} '(of today)'");
+    let machine = Machine::bare()?.with("g++", "exit 0")?.with("cargo", "exit 0")?.with("rustc", &rustc)?;
+    let target = machine.path("home/.cache/quiltd/target");
+    let built = target.join("ci/.fingerprint");
+    let names = ["quiltd-0123", "quilt-state-4567", "xtask-89ab", "serde-cdef"];
+    let there = || names.map(|name| built.join(name).exists());
+    for (of, stays) in [("/elsewhere", [false, false, false, true]), (clone.to_str().context("text")?, [true; 4])] {
+        for name in names {
+            std::fs::create_dir_all(built.join(name))?;
+        }
+        std::fs::write(target.join("clone"), format!("{of}\n"))?;
+        let output = machine.run("test", &[])?;
+        ensure!(output.status.success() && there() == stays, "of {of}: {:?}: {output:?}", there());
+        ensure!(std::fs::read_to_string(target.join("clone"))? == format!("{}\n", clone.display()), "of {of}");
+    }
     Ok(())
 }

@@ -18,9 +18,10 @@ pub struct Timing {
 }
 
 impl Default for Timing {
-    /// Fails over in well under half a second and still rides out a slow disk's hiccups.
+    /// Fails over in well under half a second and still rides out a slow disk's hiccups. The heartbeat sets the pace of openraft's
+    /// clock, which is most of what an idle replica does ([decision 34](../../../docs/decisions)).
     fn default() -> Self {
-        Self { heartbeat_ms: 40, election_min_ms: 150, election_max_ms: 250 }
+        Self { heartbeat_ms: 60, election_min_ms: 150, election_max_ms: 250 }
     }
 }
 
