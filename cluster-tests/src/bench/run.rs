@@ -116,11 +116,11 @@ pub struct Failures {
 }
 
 impl Failures {
-    fn note(&mut self, (ours, peer): &(Told, Option<Told>)) {
+    fn note(&mut self, ours: &Told, peer: Option<&Told>) {
         self.ours += ours.errors;
-        self.peer += peer.as_ref().map_or(0, |peer| peer.errors);
+        self.peer += peer.map_or(0, |peer| peer.errors);
         if self.first.is_none() {
-            self.first = ours.error.clone().or_else(|| peer.as_ref()?.error.clone());
+            self.first = ours.error.clone().or_else(|| peer?.error.clone());
         }
     }
 }
@@ -312,7 +312,7 @@ async fn load(plan: &Plan, sides: &Sides, case: &Case, work: Work, say: &mut dyn
         let even = least.zip(most).is_none_or(|(least, most)| most <= least * PROBE_FACTOR);
         let mut told = told.into_iter();
         let pair = (told.next().context("a slice of ours")?, told.next());
-        failures.note(&pair);
+        failures.note(&pair.0, pair.1.as_ref());
         say(&progress(case, number, &pair, even));
         if even {
             kept.push(pair);
@@ -354,7 +354,7 @@ async fn count_syncs(plan: &Plan, sides: &Sides, case: &Case, method: Method) ->
     let mut pairs = Vec::new();
     let mut failures = Failures::default();
     for number in 0..SYNC_PAIRS {
-        let (mut values, mut slices) = (Vec::new(), Vec::new());
+        let mut slices = Vec::new();
         for servers in sides.each() {
             // Everything the load writes is counted, so everything that is counted must be measured.
             let mut spec = spec(plan, servers, case, Work::Put, number).await?;
@@ -362,14 +362,14 @@ async fn count_syncs(plan: &Plan, sides: &Sides, case: &Case, method: Method) ->
             let counting = Counting::start(method, &spec.pids)?;
             let told = slice(&spec).await?;
             let calls = counting.stop()?;
-            #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-            values.push(calls as f64 / 3.0 / told.done.max(1) as f64);
-            slices.push(told);
+            slices.push((told, calls));
         }
-        let mut slices = slices.into_iter();
-        failures.note(&(slices.next().context("a slice of ours")?, slices.next()));
-        let mut values = values.into_iter();
-        pairs.push(Pair { ours: values.next().context("a slice of ours")?, peer: values.next() });
+        let ours = slices.first().context("a slice of ours")?;
+        let peer = slices.get(1);
+        failures.note(&ours.0, peer.map(|(told, _)| told));
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+        let syncs = |(told, calls): &(Told, u64)| *calls as f64 / 3.0 / told.done.max(1) as f64;
+        pairs.push(Pair { ours: syncs(ours), peer: peer.map(syncs) });
     }
     let row = Row::of(format!("fsyncs-per-commit/{}", case.size()), "syncs", &pairs);
     Ok(Measured { failures, ..Measured::counted(row.into_iter().collect(), pairs.len()) })

@@ -27,7 +27,7 @@ pub(super) struct Queue {
     due: HashMap<Work, (Instant, u64)>,
     failures: HashMap<Work, u32>,
     /// Before the view has reached this, it may still bring work.
-    awaited: Revision,
+    barrier: Revision,
     sequence: u64,
 }
 
@@ -106,13 +106,13 @@ impl Queue {
     pub(super) fn wrote(&mut self, work: &Work, revision: Revision) {
         self.failures.remove(work);
         self.written.insert(work.clone(), revision);
-        self.expect(revision);
+        self.raise_barrier(revision);
         self.give_back(work);
     }
 
     /// What happened up to `revision` may make work: the queue is not quiet before the view has reached it.
-    pub(super) fn expect(&mut self, revision: Revision) {
-        self.awaited = self.awaited.max(revision);
+    pub(super) fn raise_barrier(&mut self, revision: Revision) {
+        self.barrier = self.barrier.max(revision);
     }
 
     /// Not handled: again after a pause that doubles with every failure.
@@ -138,7 +138,7 @@ impl Queue {
     /// written: a write makes work for other keys, and only the view brings it.
     pub(super) fn is_quiet(&self, reached: Revision) -> bool {
         let idle = self.ready.is_empty() && self.busy.is_empty() && self.behind.is_empty() && self.failures.is_empty();
-        idle && self.awaited <= reached
+        idle && self.barrier <= reached
     }
 
     /// Pieces of work not yet done, delayed ones aside.
@@ -197,9 +197,9 @@ mod tests {
         queue.wrote(&work("a"), Revision::new(9));
         assert!(!queue.is_quiet(Revision::new(8)), "its own write may concern others");
         assert!(queue.is_quiet(Revision::new(9)));
-        queue.expect(Revision::new(11));
+        queue.raise_barrier(Revision::new(11));
         assert!(!queue.is_quiet(Revision::new(10)));
-        queue.expect(Revision::new(3));
+        queue.raise_barrier(Revision::new(3));
         assert!(!queue.is_quiet(Revision::new(10)), "a lower one takes nothing back");
         assert!(queue.is_quiet(Revision::new(11)));
     }

@@ -369,7 +369,7 @@ impl Runner {
     /// Looks at everything now, and at what the changes up to `head` make: whoever asks has seen those.
     fn start_forced(&mut self, force: Force, head: Revision) {
         self.forced.push(force);
-        self.queue.expect(head);
+        self.queue.raise_barrier(head);
         self.everything();
     }
 

@@ -56,7 +56,7 @@ pub(super) struct Runner {
     snapshot: Snapshot,
     /// Every change up to here is in the snapshot.
     reached: Revision,
-    /// Nothing is decided before the snapshot has reached the last own write.
+    /// Nothing is decided before the snapshot has reached the last own write, and what was there when somebody asked for a run.
     barrier: Revision,
     queue: Queue,
     recorder: Recorder,
@@ -114,6 +114,7 @@ impl Runner {
                 }
                 Some(force) = self.force.recv() => {
                     self.forced.push(force);
+                    self.barrier = self.barrier.max(events.head());
                     self.queue.wake();
                 }
                 () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
